@@ -1,0 +1,24 @@
+//! Compiles the contract with protox, so that no machine needs `protoc`.
+
+use prost::Message as _;
+use std::{env, error::Error, fs, path::PathBuf};
+
+const FILES: [&str; 5] = [
+    "swarm/registry/v1/registry.proto",
+    "swarm/gossip/v1/gossip.proto",
+    "swarm/session/v1/session.proto",
+    "swarm/coordinator/v1/coordinator.proto",
+    "swarm/edge/v1/edge.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=swarm");
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .btree_map(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
