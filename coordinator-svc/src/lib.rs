@@ -1,1 +1,4 @@
 //! coordinator-svc
+
+pub mod core;
+pub mod raft;
