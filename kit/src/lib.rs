@@ -1,1 +1,84 @@
-//! kit
+//! Mechanism without a domain noun, shared by every service.
+//!
+//! # Code map
+//! | module | what |
+//! |---|---|
+//! | [`host`] | one node: ports, data directory, [`Context`], start and stop |
+//! | [`run`] | what a `main` is made of: arguments, signals, ready line, exit codes |
+//! | [`config`] | defaults < file < `SWARM__A__B` < flags; errors with file, line, key and nearest key |
+//! | [`rpc`] | gRPC server routes, cached channels, calls with deadline and retry budget |
+//! | [`net`], [`clock`] | the seams that let a simulation in |
+//! | [`bus`] | facts: NATS or in process |
+//! | [`directory`] | who answers where ([`Directory`]), and "I am here" ([`Announce`]) |
+//! | [`supervise`], [`shutdown`], [`readiness`] | the life of tasks and of the node |
+//! | [`metrics`], [`telemetry`], [`admin`] | what an operator sees |
+//! | [`backoff`], [`data_dir`] | small parts |
+//! | [`test`] | `eventually`, seeds, external tools |
+//!
+//! # A service
+//! ```ignore
+//! // src/service.rs: wiring only
+//! pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
+//!     config.validate()?;
+//!     let store = Store::open(ctx.data.as_deref())?;
+//!     let ready = ctx.readiness.condition("registry");
+//!     let (requests, inbox) = tokio::sync::mpsc::channel(1024);
+//!     let handler = rpc::Handler::new(requests);
+//!     ctx.rpc.add(RegistryServiceServer::new(handler).max_decoding_message_size(kit::rpc::MAX_MESSAGE));
+//!     let driver = Driver::new(config, store, inbox, ctx.clone());
+//!     ctx.tasks.spawn("registry-driver", driver.run(ready));   // select! { .. () = ctx.shutdown.wait() => .. }
+//!     ctx.announce.set(ctx.instance("registry"));
+//!     Ok(Running { addr: ctx.grpc_addr })
+//! }
+//! // src/config.rs: #[derive(Serialize, Deserialize)] #[serde(deny_unknown_fields, default)] struct Config { .. }
+//! impl kit::config::Section for Config { const NAME: &'static str = "registry"; }
+//! // src/main.rs
+//! fn main() -> std::process::ExitCode {
+//!     kit::run::service(&Cli::parse().service, proto::DESCRIPTORS, |config: Config, node| async move {
+//!         node.context.tasks.spawn("directory", gossip_client::follow(&node.config, &node.context, node.directory));
+//!         start(config, &node.context).await?;
+//!         Ok(vec![])                                             // extra pairs of the ready line
+//!     })
+//! }
+//! // tests/over_grpc.rs
+//! let host = Host::for_test("n1").await;
+//! start(Config::default(), host.context()).await?;
+//! let served = host.serve().await;                               // served.kill().await is a crash
+//! ```
+//!
+//! # Rules that the types cannot say
+//! * `ctx.rpc.add` and `ctx.admin.merge` come before `host.serve()`.
+//! * `tasks.spawn` is for what the node cannot do without: its end before the shutdown stops the
+//!   node. One connection or one job is `tasks.detach`; what may be started again is `tasks.supervise`.
+//! * While tasks drain both ports still answer; server streams end themselves on `shutdown.wait()`.
+//! * A call without `grpc-timeout` is refused (`DEADLINE_REQUIRED`); use [`rpc::with_deadline`].
+
+#![warn(missing_docs)]
+
+pub mod admin;
+pub mod backoff;
+pub mod bus;
+pub mod clock;
+pub mod config;
+pub mod data_dir;
+pub mod directory;
+pub mod host;
+pub mod metrics;
+pub mod net;
+mod process;
+pub mod readiness;
+pub mod rpc;
+pub mod run;
+pub mod shutdown;
+pub mod supervise;
+pub mod telemetry;
+pub mod test;
+
+pub use clock::{Clock, Timestamp};
+pub use config::NodeConfig;
+pub use directory::{Announce, Directory, Instance, State};
+pub use host::{Context, Host, Running};
+pub use metrics::Metrics;
+pub use readiness::Readiness;
+pub use shutdown::Shutdown;
+pub use supervise::{Policy, Tasks};
