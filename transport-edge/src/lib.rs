@@ -1,1 +1,4 @@
-//! transport-edge
+//! transport-edge: the one MCP endpoint in front of a fleet of backends, in both protocol eras.
+
+pub mod backend;
+pub mod core;
