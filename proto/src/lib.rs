@@ -3,6 +3,8 @@
 //! Everything that crosses a process boundary is named here and nowhere else. Changes are
 //! additive; `tests/golden.rs` fails on a removed or renumbered field.
 
+#![warn(missing_docs)]
+
 pub mod error;
 pub mod ids;
 pub mod subjects;

@@ -5,16 +5,18 @@
 //! [`EXIT_CONFIG`].
 
 pub mod duration;
+mod env;
 mod node;
 mod section;
 
+pub use env::ENV_PREFIX;
 pub use node::{DataDir, NodeConfig};
 pub use section::{SECTIONS, Section, ServiceFile};
 
 use figment::{
     Figment,
     error::Kind,
-    providers::{Env, Format as _, Serialized, Toml},
+    providers::{Format as _, Serialized, Toml},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
@@ -25,9 +27,6 @@ use std::{
 
 /// Exit code of a process whose configuration is not valid.
 pub const EXIT_CONFIG: u8 = 78;
-
-/// Environment variables that count: `SWARM__SESSION__RF` sets `rf` of `[session]`.
-pub const ENV_PREFIX: &str = "SWARM__";
 
 /// A configuration that does not parse.
 #[derive(Debug, thiserror::Error)]
@@ -83,10 +82,10 @@ where
     let flags = serde_json::to_value(flags)
         .map(without_nulls)
         .map_err(|error| ConfigError::Invalid(format!("flags: {error}")))?;
+    let layers = env::variables().fold(layers, Figment::merge);
     layers
-        .merge(Env::prefixed(ENV_PREFIX).split("__"))
         .merge(Serialized::globals(flags))
-        .extract()
+        .extract_lossy()
         .map_err(|error| in_layers(&error))
 }
 
@@ -142,9 +141,7 @@ fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
 fn in_layers(error: &figment::Error) -> ConfigError {
     let path = error.path.join(".");
     let origin = match &error.metadata {
-        Some(metadata) if metadata.name.contains("environment") => {
-            format!("{ENV_PREFIX}{}", path.replace('.', "__").to_uppercase())
-        }
+        Some(metadata) if metadata.name.starts_with(ENV_PREFIX) => metadata.name.to_string(),
         Some(_) => format!("flags: {path}"),
         None => "configuration".into(),
     };
