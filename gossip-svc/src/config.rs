@@ -1,7 +1,6 @@
 //! Section `[gossip]`. A value out of its range does not parse; unset timings follow the profile.
 
-use crate::Error;
-use kit::config::{NodeConfig, Section, duration};
+use kit::config::{ConfigError, NodeConfig, Section, duration};
 use serde::{Deserialize, Serialize};
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -65,7 +64,8 @@ impl Config {
     /// Takes over what `[node]` says and this section does not.
     pub fn with_node(mut self, node: &NodeConfig) -> Self {
         self.profile = self.profile.or_else(|| Profile::try_from(node.profile.clone()).ok());
-        self.join.extend(node.join.iter().filter(|addr| !self.join.contains(addr)).cloned().collect::<Vec<_>>());
+        self.join
+            .extend(node.join.iter().filter(|addr| !self.join.contains(addr)).cloned().collect::<Vec<_>>());
         if let (None, Some(host)) = (&self.advertise, &node.advertise) {
             self.advertise = Some(format!("{host}:0"));
         }
@@ -76,12 +76,14 @@ impl Config {
     ///
     /// # Errors
     /// When values do not go together.
-    pub fn timing(&self) -> Result<Timing, Error> {
+    pub fn timing(&self) -> Result<Timing, ConfigError> {
         let preset = self.profile.unwrap_or_default().timing();
         let phi = self.phi.map_or(preset.phi, |phi| phi.0);
         let phi_suspect = self.phi_suspect.map_or(phi / 2.0, |phi| phi.0);
         if phi_suspect >= phi {
-            return Err(Error::Config(format!("gossip.phi_suspect = {phi_suspect} must be below gossip.phi = {phi}")));
+            return Err(ConfigError::Invalid(format!(
+                "gossip.phi_suspect = {phi_suspect} must be below gossip.phi = {phi}"
+            )));
         }
         let interval = self.interval.map_or(preset.interval, Into::into);
         Ok(Timing {
@@ -98,11 +100,11 @@ impl Config {
     ///
     /// # Errors
     /// With the key and the rule.
-    pub fn validate(&self) -> Result<(), Error> {
+    pub fn validate(&self) -> Result<(), ConfigError> {
         for addr in self.join.iter().chain(&self.advertise) {
             let port = addr.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
             if port.is_none_or(|port| port.parse::<u16>().is_err()) {
-                return Err(Error::Config(format!("gossip address {addr:?} is not host:port")));
+                return Err(ConfigError::Invalid(format!("gossip address {addr:?} is not host:port")));
             }
         }
         self.timing().map(drop)
@@ -239,7 +241,11 @@ pub struct Threshold(f64);
 impl TryFrom<f64> for Threshold {
     type Error = String;
     fn try_from(phi: f64) -> Result<Self, String> {
-        if (1.0..=100.0).contains(&phi) { Ok(Self(phi)) } else { Err(format!("phi {phi} is not within 1 and 100")) }
+        if (1.0..=100.0).contains(&phi) {
+            Ok(Self(phi))
+        } else {
+            Err(format!("phi {phi} is not within 1 and 100"))
+        }
     }
 }
 

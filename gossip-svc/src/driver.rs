@@ -201,7 +201,9 @@ impl Driver {
 impl Gate {
     fn judge(&mut self, view: &View, rival: Option<u64>) {
         if let Some(rival) = rival {
-            return self.condition.unmet(format!("another process runs as {:?} with the newer generation {rival}", view.own));
+            return self
+                .condition
+                .unmet(format!("another process runs as {:?} with the newer generation {rival}", view.own));
         }
         let alive = view.members.iter().filter(|member| member.state.is_reachable()).count();
         self.seen |= alive >= self.expect;

@@ -1,6 +1,7 @@
 //! What can go wrong, and the wire code of each.
 
 use crate::core::leases::Refused;
+use kit::config::ConfigError;
 use proto::error::Code;
 use std::net::SocketAddr;
 
@@ -8,8 +9,8 @@ use std::net::SocketAddr;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Values that do not go together.
-    #[error("{0}")]
-    Config(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The gossip port cannot be had.
     #[error("gossip cannot listen on {addr}/udp: {why}")]
     Bind {

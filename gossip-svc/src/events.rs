@@ -1,10 +1,13 @@
 //! Membership events onto the bus. Every observer tells what it saw.
 
-use crate::{core::{Event, Happening}, rpc};
+use crate::{
+    core::{Event, Happening},
+    rpc,
+};
 use bytes::Bytes;
 use kit::bus::Bus;
-use prost::Message as _;
 use prometheus_client::metrics::counter::Counter;
+use prost::Message as _;
 use proto::subjects::Fact;
 use std::sync::Arc;
 use tokio::sync::mpsc;

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     kit::run::service(&cli.service, proto::DESCRIPTORS, move |config: Config, node| async move {
         let mut config = config.with_node(&node.config);
         config.listen = cli.gossip.unwrap_or(config.listen);
+        config.validate()?;
         let running = start(config, &node.context).await?;
         let follow = gossip_client::follow(&node.config, &node.context, node.directory);
         node.context.tasks.spawn("directory", follow);

@@ -3,7 +3,11 @@
 //! The engine spreads facts and heartbeats; what they mean is decided in `core/`. chitchat's own
 //! verdicts (whom it gossips with, when it forgets) run on the same numbers but are not read.
 
-use crate::{config::Timing, core::{Facts, Sighting}, metrics::Traffic};
+use crate::{
+    config::Timing,
+    core::{Facts, Sighting},
+    metrics::Traffic,
+};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use chitchat::{
@@ -73,8 +77,12 @@ impl Membership {
         let chitchat = self.handle.chitchat();
         let chitchat = chitchat.lock().await;
         let copies = std::mem::take(&mut self.copies);
-        let sightings: Vec<_> = chitchat.node_states().iter().map(|(id, state)| sighting(&copies, id, state)).collect();
-        self.copies = sightings.iter().map(|(version, s)| ((s.node.clone(), s.generation), (*version, s.facts.clone()))).collect();
+        let sightings: Vec<_> =
+            chitchat.node_states().iter().map(|(id, state)| sighting(&copies, id, state)).collect();
+        self.copies = sightings
+            .iter()
+            .map(|(version, s)| ((s.node.clone(), s.generation), (*version, s.facts.clone())))
+            .collect();
         sightings.into_iter().map(|(_, sighting)| sighting).collect()
     }
 
@@ -132,7 +140,10 @@ fn sighting(
     let copy = copies.get(&(node.clone(), id.generation_id)).filter(|(at, _)| *at == version);
     let facts = copy.map_or_else(|| Arc::new(facts_of(state)), |(_, facts)| facts.clone());
     let heartbeat = u64::from(state.heartbeat());
-    (version, Sighting { node, generation: id.generation_id, addr: id.gossip_advertise_addr, heartbeat, facts })
+    (
+        version,
+        Sighting { node, generation: id.generation_id, addr: id.gossip_advertise_addr, heartbeat, facts },
+    )
 }
 
 fn facts_of(state: &chitchat::NodeState) -> Facts {
@@ -235,7 +246,11 @@ mod tests {
         fn local_addr(&self) -> anyhow::Result<SocketAddr> {
             Ok(([127, 0, 0, 1], 1).into())
         }
-        async fn send(&mut self, _to: SocketAddr, _envelope: ChitchatEnvelope) -> anyhow::Result<SendOutcome> {
+        async fn send(
+            &mut self,
+            _to: SocketAddr,
+            _envelope: ChitchatEnvelope,
+        ) -> anyhow::Result<SendOutcome> {
             anyhow::bail!("no buffer space")
         }
         async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
@@ -243,7 +258,9 @@ mod tests {
             let message = ChitchatMessage::BadCluster;
             let envelope = ChitchatEnvelope { version: ProtocolVersion::V1, message };
             let from_addr = self.local_addr()?;
-            if self.0.is_multiple_of(2) { anyhow::bail!("interrupted") }
+            if self.0.is_multiple_of(2) {
+                anyhow::bail!("interrupted")
+            }
             Ok(RecvOutcome { from_addr, envelope, num_bytes_received: 4 })
         }
     }

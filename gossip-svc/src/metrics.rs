@@ -42,7 +42,8 @@ impl Traffic {
         Self {
             messages: metrics.family("swarm_gossip_messages", "Gossip messages sent and received"),
             bytes: metrics.family("swarm_gossip_bytes", "Bytes of gossip messages sent and received"),
-            errors: metrics.family("swarm_gossip_errors", "Gossip datagrams that could not be sent or received"),
+            errors: metrics
+                .family("swarm_gossip_errors", "Gossip datagrams that could not be sent or received"),
         }
     }
 
@@ -81,9 +82,14 @@ impl GossipMetrics {
             members: metrics.family("swarm_gossip_members", "Members by state"),
             phi: metrics.family("swarm_gossip_phi", "Suspicion of each other member"),
             peers: BTreeSet::new(),
-            restarts: metrics.counter("swarm_gossip_engine_restarts", "Gossip engines started again after they ended"),
-            ticks: metrics.counter("swarm_gossip_ticks", "Turns of the membership loop; it stands still when the loop does"),
-            facts_dropped: metrics.counter("swarm_gossip_events_dropped", "Membership events not told on the bus"),
+            restarts: metrics
+                .counter("swarm_gossip_engine_restarts", "Gossip engines started again after they ended"),
+            ticks: metrics.counter(
+                "swarm_gossip_ticks",
+                "Turns of the membership loop; it stands still when the loop does",
+            ),
+            facts_dropped: metrics
+                .counter("swarm_gossip_events_dropped", "Membership events not told on the bus"),
         }
     }
 

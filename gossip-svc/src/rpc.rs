@@ -11,8 +11,9 @@ use futures::{Stream, StreamExt as _};
 use proto::{
     error::Code,
     gossip::{
-        self as wire, FactsRequest, FactsResponse, LeaveRequest, LeaveResponse, MembersRequest, MembersResponse,
-        PublishRequest, PublishResponse, WatchRequest, WatchResponse, gossip_service_server::GossipService,
+        self as wire, FactsRequest, FactsResponse, LeaveRequest, LeaveResponse, MembersRequest,
+        MembersResponse, PublishRequest, PublishResponse, WatchRequest, WatchResponse,
+        gossip_service_server::GossipService,
     },
     ids::check_name,
 };
@@ -94,7 +95,10 @@ fn decode_key(service: &wire::ServiceInstance) -> Result<ServiceKey, Status> {
     Ok(ServiceKey { service: service.service.clone(), instance: service.instance.clone() })
 }
 
-fn decode_service(service: wire::ServiceInstance, own_ip: IpAddr) -> Result<(ServiceKey, ServiceFact), Status> {
+fn decode_service(
+    service: wire::ServiceInstance,
+    own_ip: IpAddr,
+) -> Result<(ServiceKey, ServiceFact), Status> {
     let key = decode_key(&service)?;
     let addr = reachable(&service.grpc_addr, own_ip)
         .ok_or_else(|| invalid(format!("grpc_addr {:?} is not host:port", service.grpc_addr)))?;
@@ -168,7 +172,8 @@ mod tests {
 
     #[test]
     fn a_publication_with_a_bad_name_is_refused() {
-        let bad = wire::ServiceInstance { service: "a/b".into(), instance: "n1".into(), ..Default::default() };
+        let bad =
+            wire::ServiceInstance { service: "a/b".into(), instance: "n1".into(), ..Default::default() };
         let request = PublishRequest { services: vec![bad], ttl_ms: 3000, withdrawn: vec![] };
         let status = decode_publication(request, IpAddr::from([127, 0, 0, 1])).unwrap_err();
         assert_eq!(Code::of(&status), Code::InvalidArgument);

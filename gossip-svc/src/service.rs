@@ -59,18 +59,19 @@ pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
         seeds: config.join,
     };
     let running = Running { addr: ctx.grpc_addr, gossip_addr: listen, advertise };
-    launch(ctx, timing, traffic, bound, identity).await?;
+    let driver = assemble(ctx, timing, traffic, bound, identity).await?;
+    ctx.tasks.spawn("gossip", driver.run(ctx.shutdown.clone()));
     tracing::info!(%listen, %advertise, "gossip started");
     Ok(running)
 }
 
-async fn launch(
+async fn assemble(
     ctx: &Context,
     timing: Timing,
     traffic: Traffic,
     bound: Bound,
     identity: Identity,
-) -> Result<(), Error> {
+) -> Result<Driver, Error> {
     let own = Own { node: identity.node.clone(), generation: identity.generation, addr: identity.advertise };
     let own_ip = identity.advertise.ip();
     let members = Members::new(settings(&timing), own);
@@ -95,14 +96,24 @@ async fn launch(
     let ready = Gate { condition: ctx.readiness.condition("gossip"), expect, seen: false };
     let handler = Rpc { views: shown, requests, own_ip };
     ctx.rpc.add(GossipServiceServer::new(handler).max_decoding_message_size(kit::rpc::MAX_MESSAGE));
-    let clock = ctx.clock.clone();
-    let driver = Driver {
-        timing, clock, identity, listen, members, leases, engine, own_facts, views, requests: asked, events, metrics,
-        traffic, ready,
-    };
     ctx.tasks.detach("gossip-events", telling);
-    ctx.tasks.spawn("gossip", driver.run(ctx.shutdown.clone()));
-    Ok(())
+    let clock = ctx.clock.clone();
+    Ok(Driver {
+        timing,
+        clock,
+        identity,
+        listen,
+        members,
+        leases,
+        engine,
+        own_facts,
+        views,
+        requests: asked,
+        events,
+        metrics,
+        traffic,
+        ready,
+    })
 }
 
 fn settings(timing: &Timing) -> Settings {
@@ -159,4 +170,56 @@ async fn routed_ip(v6: bool) -> Option<IpAddr> {
     socket.connect((target, 9)).await.ok()?;
     let ip = socket.local_addr().ok()?.ip();
     (!ip.is_unspecified()).then_some(ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kit::test::eventually;
+    use std::time::Duration;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_engine_that_ends_is_started_again_on_its_port_with_its_facts() {
+        let ctx = Context::for_test("n1");
+        let timing = Config::for_test().timing().expect("presets are legal");
+        let traffic = Traffic::new(&ctx.metrics);
+        let bound = Bound::bind((Ipv4Addr::LOCALHOST, 0).into(), traffic.clone()).await.expect("a port");
+        let identity = Identity {
+            node: "n1".into(),
+            generation: 1,
+            advertise: bound.addr,
+            cluster: ctx.cluster.clone(),
+            seeds: Vec::new(),
+        };
+        let addr = bound.addr;
+        let driver = assemble(&ctx, timing, traffic, bound, identity).await.expect("starts");
+        let views = driver.views.subscribe();
+        driver.engine.kill();
+        ctx.tasks.spawn("gossip", driver.run(ctx.shutdown.clone()));
+
+        let other = Context::for_test("n2");
+        let join = vec![addr.to_string()];
+        start(Config { join, ..Config::for_test() }, &other).await.expect("n2 starts");
+        let sees = async || {
+            let view = views.borrow().clone();
+            let reborn = view
+                .members
+                .first()
+                .is_some_and(|own| own.generation > 1 && own.facts.contains_key("svc/gossip/n1"));
+            (reborn && view.members.len() == 2).then_some(())
+        };
+        eventually("the new engine gossips", Duration::from_secs(5), sees).await;
+        assert_eq!(ctx.shutdown.failure(), None);
+        ctx.shutdown.abort();
+        other.shutdown.abort();
+    }
+
+    #[tokio::test]
+    async fn the_own_address_is_configured_bound_or_routed() {
+        let bound: SocketAddr = "127.0.0.1:7620".parse().expect("an address");
+        assert_eq!(advertise(None, bound).await.expect("bound"), bound);
+        let translated = advertise(Some("127.0.0.9:0"), bound).await.expect("configured");
+        assert_eq!(translated, "127.0.0.9:7620".parse().expect("an address"));
+        assert!(advertise(Some("no.such.host.invalid:1"), bound).await.is_err());
+    }
 }

@@ -98,7 +98,12 @@ impl GossipClient {
     /// # Errors
     /// `FENCED` when a newer generation of an instance is published; `INVALID_ARGUMENT`,
     /// `EXHAUSTED` by the limits of gossip-svc. Nothing was applied then.
-    pub async fn publish(&self, services: &[Instance], withdrawn: &[Instance], ttl: Duration) -> Result<(), Status> {
+    pub async fn publish(
+        &self,
+        services: &[Instance],
+        withdrawn: &[Instance],
+        ttl: Duration,
+    ) -> Result<(), Status> {
         let encode = |instances: &[Instance]| instances.iter().cloned().map(encode).collect::<Vec<_>>();
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let message = PublishRequest { services: encode(services), ttl_ms, withdrawn: encode(withdrawn) };

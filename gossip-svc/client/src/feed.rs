@@ -5,8 +5,13 @@ use crate::{
     calls::is_away,
     view::{Member, View, instances},
 };
-use kit::{backoff::Backoff, clock::Clock, directory::DirectoryWriter, readiness::Condition, rpc::with_deadline, shutdown::Shutdown};
-use proto::gossip::{MembersRequest, WatchRequest, WatchResponse, gossip_service_client::GossipServiceClient};
+use kit::{
+    backoff::Backoff, clock::Clock, directory::DirectoryWriter, readiness::Condition, rpc::with_deadline,
+    shutdown::Shutdown,
+};
+use proto::gossip::{
+    MembersRequest, WatchRequest, WatchResponse, gossip_service_client::GossipServiceClient,
+};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
@@ -90,7 +95,8 @@ impl Feed {
 
     async fn answers(&self, index: usize) -> bool {
         let Some((_, channel)) = self.client.endpoint(index) else { return false };
-        let call = async { GossipServiceClient::new(channel).members(with_deadline(MembersRequest {}, OPEN)).await };
+        let call =
+            async { GossipServiceClient::new(channel).members(with_deadline(MembersRequest {}, OPEN)).await };
         match tokio::time::timeout(OPEN, call).await {
             Ok(Ok(_)) => true,
             Ok(Err(status)) => !is_away(&status),

@@ -8,6 +8,8 @@
 //! The first endpoint is the node's own gossip-svc; the others stand in while it is away. When
 //! none answers, the last known view stays in force and says so ([`View::stale_since`]).
 
+#![warn(missing_docs)]
+
 mod calls;
 mod feed;
 mod publisher;

@@ -48,7 +48,8 @@ type Known = BTreeMap<(String, String), Instance>;
 impl Publisher {
     /// Publishes all that is announced, and withdraws what no longer is.
     async fn renew(&self, known: &mut Known) -> Result<(), tonic::Status> {
-        let current: Known = self.announce.current().into_iter().map(|i| ((i.service.clone(), i.name.clone()), i)).collect();
+        let current: Known =
+            self.announce.current().into_iter().map(|i| ((i.service.clone(), i.name.clone()), i)).collect();
         let gone = known.iter().filter(|(key, _)| !current.contains_key(*key));
         let gone: Vec<_> = gone.map(|(_, instance)| instance.clone()).collect();
         if current.is_empty() && gone.is_empty() {

@@ -37,10 +37,11 @@ impl Awake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kit::clock::{Clock as _, SystemClock};
 
     #[test]
     fn a_pause_counts_only_up_to_the_limit() {
-        let start = Instant::now();
+        let start = SystemClock.now();
         let mut awake = Awake::new(Duration::from_millis(500));
         assert_eq!(awake.advance(start), Duration::ZERO);
         assert_eq!(awake.advance(start + Duration::from_millis(100)), Duration::from_millis(100));

@@ -88,7 +88,8 @@ impl Leases {
     /// Ends what is over at `now`.
     pub(crate) fn tick(&mut self, now: Duration) -> Vec<Change> {
         let over = |lease: &Lease| lease.ends.is_some_and(|ends| ends <= now);
-        let due: Vec<_> = self.held.iter().filter(|(_, lease)| over(lease)).map(|(key, _)| key.clone()).collect();
+        let due: Vec<_> =
+            self.held.iter().filter(|(_, lease)| over(lease)).map(|(key, _)| key.clone()).collect();
         due.into_iter().filter_map(|key| self.end(now, key)).collect()
     }
 
@@ -210,7 +211,10 @@ mod tests {
         assert_eq!(leases.publish(Duration::ZERO, many, TTL), Err(Refused::TooMany(SERVICES_MAX + 1)));
         let mut big = fact(1);
         big.meta.insert("x".into(), "y".repeat(BYTES_MAX));
-        assert!(matches!(leases.publish(Duration::ZERO, vec![(key("n1"), big)], TTL), Err(Refused::TooBig(_))));
+        assert!(matches!(
+            leases.publish(Duration::ZERO, vec![(key("n1"), big)], TTL),
+            Err(Refused::TooBig(_))
+        ));
         assert!(matches!(leases.publish(Duration::ZERO, vec![], Duration::ZERO), Err(Refused::Ttl(_))));
         assert_eq!(leases.facts().count(), 0);
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::Happening;
+use kit::clock::{Clock as _, SystemClock};
 use proptest::prelude::*;
 
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -40,7 +41,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let own = Own { node: "n1".into(), generation: 1, addr: addr() };
-        Self { members: Members::new(settings(), own), now: Instant::now(), heartbeat: 0, events: vec![] }
+        Self { members: Members::new(settings(), own), now: SystemClock.now(), heartbeat: 0, events: vec![] }
     }
 
     fn observe(&mut self, sightings: Vec<Sighting>) {
