@@ -74,15 +74,9 @@ pub(crate) struct Hosts {
 impl Hosts {
     pub(crate) fn new(configured: SocketAddr, extra: impl IntoIterator<Item = String>) -> Self {
         let loopback = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let names = loopback
-            .into_iter()
-            .chain([configured.ip().to_string()])
-            .chain(extra);
+        let names = loopback.into_iter().chain([configured.ip().to_string()]).chain(extra);
         let names = names.map(|name| name.to_ascii_lowercase()).collect();
-        Self {
-            names,
-            any_ip: configured.ip().is_unspecified(),
-        }
+        Self { names, any_ip: configured.ip().is_unspecified() }
     }
 
     fn allows(&self, authority: &str) -> bool {
@@ -96,22 +90,11 @@ fn host_of(authority: &str) -> &str {
     if let Some(rest) = authority.strip_prefix('[') {
         return rest.split(']').next().unwrap_or_default();
     }
-    authority
-        .rsplit_once(':')
-        .map_or(authority, |(host, _port)| host)
+    authority.rsplit_once(':').map_or(authority, |(host, _port)| host)
 }
 
-pub(crate) fn router(
-    routes: &Routes,
-    metrics: Metrics,
-    readiness: Readiness,
-    hosts: Hosts,
-) -> Router {
-    let admin = Admin {
-        metrics,
-        readiness,
-        hosts: Arc::new(hosts),
-    };
+pub(crate) fn router(routes: &Routes, metrics: Metrics, readiness: Readiness, hosts: Hosts) -> Router {
+    let admin = Admin { metrics, readiness, hosts: Arc::new(hosts) };
     let built_in = Router::new()
         .route("/metrics", get(serve_metrics))
         .route("/livez", get(|| async { "ok\n" }))
@@ -121,11 +104,7 @@ pub(crate) fn router(
     built_in
         .merge(merged)
         .fallback(|uri: Uri| async move {
-            error(
-                StatusCode::NOT_FOUND,
-                "NOT_FOUND",
-                &format!("no {}", uri.path()),
-            )
+            error(StatusCode::NOT_FOUND, "NOT_FOUND", &format!("no {}", uri.path()))
         })
         .layer(middleware::from_fn_with_state(admin, check_host))
 }
@@ -136,15 +115,8 @@ async fn check_host(
     request: Request,
     next: Next,
 ) -> Response {
-    let header = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let authority = header.or_else(|| {
-        request
-            .uri()
-            .authority()
-            .map(|authority| authority.as_str())
-    });
+    let header = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = header.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     match authority {
         Some(authority) if admin.hosts.allows(authority) => next.run(request).await,
         _ => error(
@@ -157,36 +129,20 @@ async fn check_host(
 
 async fn serve_metrics(State(admin): State<Admin>) -> impl IntoResponse {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    (
-        [(header::CONTENT_TYPE, content_type)],
-        admin.metrics.encode(),
-    )
+    ([(header::CONTENT_TYPE, content_type)], admin.metrics.encode())
 }
 
 async fn serve_ready(State(admin): State<Admin>) -> impl IntoResponse {
     let unmet: Vec<_> = admin.readiness.unmet();
-    let status = if unmet.is_empty() {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    let unmet: Vec<_> = unmet
-        .iter()
-        .map(|(condition, why)| json!({"condition": condition, "why": why}))
-        .collect();
-    (
-        status,
-        Json(json!({"ready": unmet.is_empty(), "unmet": unmet})),
-    )
+    let status = if unmet.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let unmet: Vec<_> =
+        unmet.iter().map(|(condition, why)| json!({"condition": condition, "why": why})).collect();
+    (status, Json(json!({"ready": unmet.is_empty(), "unmet": unmet})))
 }
 
 /// The one shape of an error on the admin port.
 pub fn error(status: StatusCode, code: &str, message: &str) -> Response {
-    (
-        status,
-        Json(json!({"error": {"code": code, "message": message}})),
-    )
-        .into_response()
+    (status, Json(json!({"error": {"code": code, "message": message}}))).into_response()
 }
 
 /// Serves until `stop`, then finishes the open requests. Connections break at the abort.
@@ -229,14 +185,9 @@ fn http(
     router: Router,
 ) -> auto::Connection<'static, TokioIo<Accepted>, TowerToHyperService<Router>, TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder.http2().timer(TokioTimer::new());
-    builder
-        .serve_connection(TokioIo::new(connection), TowerToHyperService::new(router))
-        .into_owned()
+    builder.serve_connection(TokioIo::new(connection), TowerToHyperService::new(router)).into_owned()
 }
 
 #[cfg(test)]
@@ -246,23 +197,10 @@ mod tests {
     #[test]
     fn only_loopback_names_and_the_configured_address_are_answered() {
         let hosts = Hosts::new("10.0.0.7:7600".parse().unwrap(), ["N1".to_owned()]);
-        for good in [
-            "localhost:7600",
-            "127.0.0.1",
-            "[::1]:7600",
-            "10.0.0.7:9",
-            "n1:7600",
-            "LOCALHOST",
-        ] {
+        for good in ["localhost:7600", "127.0.0.1", "[::1]:7600", "10.0.0.7:9", "n1:7600", "LOCALHOST"] {
             assert!(hosts.allows(good), "{good}");
         }
-        for bad in [
-            "evil.example",
-            "evil.example:7600",
-            "10.0.0.8",
-            "",
-            "localhost.evil.example",
-        ] {
+        for bad in ["evil.example", "evil.example:7600", "10.0.0.8", "", "localhost.evil.example"] {
             assert!(!hosts.allows(bad), "{bad}");
         }
         let everywhere = Hosts::new("0.0.0.0:7600".parse().unwrap(), []);

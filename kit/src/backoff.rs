@@ -15,12 +15,7 @@ pub struct Backoff {
 impl Backoff {
     /// A backoff whose draws follow from `seed`.
     pub fn new(first: Duration, max: Duration, seed: u64) -> Self {
-        Self {
-            first,
-            max,
-            ceiling: first.min(max),
-            rng: StdRng::seed_from_u64(seed),
-        }
+        Self { first, max, ceiling: first.min(max), rng: StdRng::seed_from_u64(seed) }
     }
 
     /// A backoff with a random seed, for where nothing is replayed.
@@ -51,16 +46,8 @@ mod tests {
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500), 7);
         let delays: Vec<_> = (0..50).map(|_| backoff.next()).collect();
         assert!(delays[0] <= Duration::from_millis(10));
-        assert!(
-            delays
-                .iter()
-                .all(|delay| *delay <= Duration::from_millis(500))
-        );
-        assert!(
-            delays
-                .iter()
-                .any(|delay| *delay > Duration::from_millis(100))
-        );
+        assert!(delays.iter().all(|delay| *delay <= Duration::from_millis(500)));
+        assert!(delays.iter().any(|delay| *delay > Duration::from_millis(100)));
         backoff.reset();
         assert!(backoff.next() <= Duration::from_millis(10));
     }

@@ -4,17 +4,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Wall clock: milliseconds since the Unix epoch. For people and files, never for order.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    serde::Serialize,
-    serde::Deserialize,
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
 )]
 pub struct Timestamp(pub u64);
 
@@ -38,9 +28,7 @@ impl Clock for SystemClock {
     // The one place that reads the wall clock.
     #[allow(clippy::disallowed_methods)]
     fn timestamp(&self) -> Timestamp {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
     }
 }

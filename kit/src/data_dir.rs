@@ -49,13 +49,8 @@ impl OpenDataDir {
         let lock = lock(&path)?;
         let file = path.join("generation");
         let generation = last_generation(&file)?.map_or(now_ms, |last| now_ms.max(last + 1));
-        write_durably(&file, format!("{generation}\n").as_bytes())
-            .map_err(|source| failed(&file, source))?;
-        Ok(Self {
-            path,
-            generation,
-            _lock: lock,
-        })
+        write_durably(&file, format!("{generation}\n").as_bytes()).map_err(|source| failed(&file, source))?;
+        Ok(Self { path, generation, _lock: lock })
     }
 
     /// The directory.
@@ -71,11 +66,7 @@ impl OpenDataDir {
 
 fn lock(path: &Path) -> Result<File, DataDirError> {
     let file = path.join("LOCK");
-    let lock = File::options()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(&file);
+    let lock = File::options().create(true).write(true).truncate(false).open(&file);
     let lock = lock.map_err(|source| failed(&file, source))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -92,10 +83,7 @@ fn last_generation(file: &Path) -> Result<Option<u64>, DataDirError> {
     };
     let last = text.trim().parse().map_err(|_| DataDirError::Damaged {
         path: file.into(),
-        reason: format!(
-            "{:?} is not a generation",
-            text.chars().take(32).collect::<String>()
-        ),
+        reason: format!("{:?} is not a generation", text.chars().take(32).collect::<String>()),
     })?;
     Ok(Some(last))
 }
@@ -114,10 +102,7 @@ pub fn write_durably(file: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn failed(path: &Path, source: io::Error) -> DataDirError {
-    DataDirError::Io {
-        path: path.into(),
-        source,
-    }
+    DataDirError::Io { path: path.into(), source }
 }
 
 #[cfg(test)]
@@ -127,11 +112,7 @@ mod tests {
     #[test]
     fn a_generation_grows_even_when_the_clock_goes_back() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |now| {
-            OpenDataDir::open(dir.path().join("n1"), now)
-                .unwrap()
-                .generation()
-        };
+        let open = |now| OpenDataDir::open(dir.path().join("n1"), now).unwrap().generation();
         assert_eq!(open(1000), 1000);
         assert_eq!(open(10), 1001);
         assert_eq!(open(5000), 5000);

@@ -58,18 +58,8 @@ impl Directory {
     pub fn channel() -> (DirectoryWriter, Directory) {
         let view = Arc::new(ArcSwap::from_pointee(Vec::new()));
         let (sender, receiver) = watch::channel(0);
-        let directory = Directory {
-            view: view.clone(),
-            version: receiver,
-            _fixed: None,
-        };
-        (
-            DirectoryWriter {
-                view,
-                version: sender,
-            },
-            directory,
-        )
+        let directory = Directory { view: view.clone(), version: receiver, _fixed: None };
+        (DirectoryWriter { view, version: sender }, directory)
     }
 
     /// A directory that never changes.
@@ -88,20 +78,13 @@ impl Directory {
 
     /// The instances of a service, whatever their state, ordered by name.
     pub fn of(&self, service: &str) -> Vec<Instance> {
-        self.view
-            .load()
-            .iter()
-            .filter(|i| i.service == service)
-            .cloned()
-            .collect()
+        self.view.load().iter().filter(|i| i.service == service).cloned().collect()
     }
 
     /// One instance.
     pub fn get(&self, service: &str, name: &str) -> Option<Instance> {
         let view = self.view.load();
-        view.iter()
-            .find(|i| i.service == service && i.name == name)
-            .cloned()
+        view.iter().find(|i| i.service == service && i.name == name).cloned()
     }
 
     /// Resolves at the next change not yet seen by this clone. Pends for ever once the
@@ -151,10 +134,7 @@ impl Announce {
     /// Nothing announced yet.
     pub fn new() -> Self {
         let (sender, receiver) = watch::channel(BTreeMap::new());
-        Self {
-            sender: Arc::new(sender),
-            receiver,
-        }
+        Self { sender: Arc::new(sender), receiver }
     }
 
     /// Announces an instance, or replaces what was announced for it.
@@ -169,8 +149,7 @@ impl Announce {
     /// Withdraws an instance.
     pub fn remove(&self, service: &str, name: &str) {
         let key = (service.to_owned(), name.to_owned());
-        self.sender
-            .send_if_modified(|all| all.remove(&key).is_some());
+        self.sender.send_if_modified(|all| all.remove(&key).is_some());
     }
 
     /// What is announced now, ordered by service and name.
@@ -208,11 +187,7 @@ mod tests {
         let (writer, mut directory) = Directory::channel();
         writer.set(vec![instance("session", "n2"), instance("session", "n1")]);
         directory.changed().await;
-        let names: Vec<_> = directory
-            .of("session")
-            .into_iter()
-            .map(|i| i.name)
-            .collect();
+        let names: Vec<_> = directory.of("session").into_iter().map(|i| i.name).collect();
         assert_eq!(names, ["n1", "n2"]);
         writer.set(vec![instance("session", "n1"), instance("session", "n2")]);
         let quiet = tokio::time::timeout(std::time::Duration::from_millis(20), directory.changed());

@@ -84,19 +84,8 @@ impl Context {
         let parts = Parts::default();
         let bus = Arc::new(InProcBus::new());
         let generation = parts.clock.timestamp().0;
-        let bound = Bound {
-            grpc: nowhere,
-            admin: nowhere,
-        };
-        Self::new(
-            &config,
-            &parts,
-            bus,
-            bound,
-            None,
-            generation,
-            Directory::fixed(Vec::new()),
-        )
+        let bound = Bound { grpc: nowhere, admin: nowhere };
+        Self::new(&config, &parts, bus, bound, None, generation, Directory::fixed(Vec::new()))
     }
 
     /// This node's instance of a service, as it is announced.
@@ -122,10 +111,7 @@ impl Context {
         directory: Directory,
     ) -> Self {
         let shutdown = parts.shutdown.clone();
-        let host = config
-            .advertise
-            .clone()
-            .unwrap_or_else(|| bound.grpc.ip().to_string());
+        let host = config.advertise.clone().unwrap_or_else(|| bound.grpc.ip().to_string());
         Self {
             node: config.name.clone(),
             generation,
@@ -153,11 +139,7 @@ impl Context {
 }
 
 fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 #[derive(Clone, Copy)]
@@ -250,11 +232,7 @@ impl Host {
     pub async fn bind(config: &NodeConfig, parts: Parts) -> Result<Host, HostError> {
         config.validate()?;
         let now = parts.clock.timestamp().0;
-        let data = config
-            .data
-            .resolve(&config.name)?
-            .map(|path| OpenDataDir::open(path, now))
-            .transpose()?;
+        let data = config.data.resolve(&config.name)?.map(|path| OpenDataDir::open(path, now)).transpose()?;
         let generation = data.as_ref().map_or(now, OpenDataDir::generation);
         let (grpc, grpc_addr) = listen(&*parts.net, "grpc", config.grpc).await?;
         let (admin, admin_addr) = listen(&*parts.net, "admin", config.admin).await?;
@@ -266,33 +244,17 @@ impl Host {
                 (Some(writer), directory)
             }
         };
-        let bound = Bound {
-            grpc: grpc_addr,
-            admin: admin_addr,
-        };
+        let bound = Bound { grpc: grpc_addr, admin: admin_addr };
         let path = data.as_ref().map(|data| data.path().to_owned());
         let context = Context::new(config, &parts, bus, bound, path, generation, directory);
         for descriptors in &parts.descriptors {
             context.rpc.reflect(descriptors);
         }
         process_metrics(&context, &parts);
-        let extra = config
-            .admin_hosts
-            .iter()
-            .cloned()
-            .chain([config.name.clone()]);
+        let extra = config.admin_hosts.iter().cloned().chain([config.name.clone()]);
         let hosts = admin::Hosts::new(config.admin, extra);
         let node = context.readiness.condition("node");
-        Ok(Host {
-            context,
-            grpc,
-            admin,
-            hosts,
-            data,
-            writer,
-            node,
-            drain: config.drain,
-        })
+        Ok(Host { context, grpc, admin, hosts, data, writer, node, drain: config.drain })
     }
 
     /// A node for tests: free ports on loopback, nothing kept.
@@ -319,23 +281,9 @@ impl Host {
 
     /// Serves both ports. The node is ready once every other condition holds too.
     pub async fn serve(self) -> Served {
-        let Host {
-            context,
-            grpc,
-            admin,
-            hosts,
-            data,
-            node,
-            drain,
-            writer: _,
-        } = self;
+        let Host { context, grpc, admin, hosts, data, node, drain, writer: _ } = self;
         let stop = CancellationToken::new();
-        let router = admin::router(
-            &context.admin,
-            context.metrics.clone(),
-            context.readiness.clone(),
-            hosts,
-        );
+        let router = admin::router(&context.admin, context.metrics.clone(), context.readiness.clone(), hosts);
         let admin = tokio::spawn({
             let (shutdown, stop) = (context.shutdown.clone(), stop.clone());
             async move { admin::serve(router, admin, &shutdown, stop).await }
@@ -346,14 +294,7 @@ impl Host {
         });
         node.met();
         let (done, stopped) = watch::channel(None);
-        let life = Life {
-            context: context.clone(),
-            node,
-            drain,
-            stop,
-            servers: [grpc, admin],
-            _data: data,
-        };
+        let life = Life { context: context.clone(), node, drain, stop, servers: [grpc, admin], _data: data };
         tokio::spawn(async move {
             let end = life.run().await;
             done.send_replace(Some(end));
@@ -363,16 +304,8 @@ impl Host {
 }
 
 async fn serve_grpc(context: &Context, listener: Arc<dyn Listener>, stop: CancellationToken) {
-    let Context {
-        rpc,
-        metrics,
-        readiness,
-        shutdown,
-        ..
-    } = context;
-    if let Err(error) =
-        rpc::server::serve(rpc, listener, metrics, readiness.clone(), shutdown, stop).await
-    {
+    let Context { rpc, metrics, readiness, shutdown, .. } = context;
+    if let Err(error) = rpc::server::serve(rpc, listener, metrics, readiness.clone(), shutdown, stop).await {
         shutdown.fail(1, format!("grpc server: {error}"));
     }
 }
@@ -400,11 +333,7 @@ async fn make_bus(config: &NodeConfig, parts: &Parts) -> Result<Arc<dyn Bus>, Bu
 
 fn process_metrics(context: &Context, parts: &Parts) {
     let metrics = &context.metrics;
-    metrics.info(
-        "swarm_build_info",
-        "Version of the program",
-        &[("version", &parts.version)],
-    );
+    metrics.info("swarm_build_info", "Version of the program", &[("version", &parts.version)]);
     metrics.info(
         "swarm_config_info",
         "SHA-256 of the effective configuration",
@@ -463,9 +392,7 @@ impl Life {
     /// Not ready -> tasks drain (their calls to this very node still work) -> servers finish ->
     /// abort of what is left.
     async fn run(self) -> End {
-        let Context {
-            shutdown, tasks, ..
-        } = &self.context;
+        let Context { shutdown, tasks, .. } = &self.context;
         shutdown.wait().await;
         self.node.unmet("shutting down");
         let clean = tasks.clone().join(self.drain).await;
@@ -473,10 +400,7 @@ impl Life {
         let [grpc, admin] = self.servers;
         let servers = async { tokio::join!(grpc, admin) };
         let mut servers = std::pin::pin!(servers);
-        if tokio::time::timeout(SERVER_DRAIN, servers.as_mut())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(SERVER_DRAIN, servers.as_mut()).await.is_err() {
             // Open streams do not make the end unclean: their readers go on elsewhere.
             shutdown.abort();
             let _ = servers.await;
@@ -485,10 +409,7 @@ impl Life {
         match shutdown.failure() {
             Some(failure) => Err(failure),
             None if clean => Ok(()),
-            None => Err(Failure {
-                code: 1,
-                why: "aborted before everything was finished".into(),
-            }),
+            None => Err(Failure { code: 1, why: "aborted before everything was finished".into() }),
         }
     }
 }

@@ -35,7 +35,7 @@
 //! // src/main.rs
 //! fn main() -> std::process::ExitCode {
 //!     kit::run::service(&Cli::parse().service, proto::DESCRIPTORS, |config: Config, node| async move {
-//!         node.context.tasks.spawn("directory", gossip_client::follow(&node.config, &node.context, node.directory));
+//!         node.context.tasks.background("directory", gossip_client::follow(&node.config, &node.context, node.directory));
 //!         start(config, &node.context).await?;
 //!         Ok(vec![])                                             // extra pairs of the ready line
 //!     })
@@ -49,7 +49,7 @@
 //! # Rules that the types cannot say
 //! * `ctx.rpc.add` and `ctx.admin.merge` come before `host.serve()`.
 //! * `tasks.spawn` is for what the node cannot do without: its end before the shutdown stops the
-//!   node. One connection or one job is `tasks.detach`; what may be started again is `tasks.supervise`.
+//!   node, and the drain waits for it. What has nothing to finish is `tasks.background`. One connection or one job is `tasks.detach`; what may be started again is `tasks.supervise`.
 //! * While tasks drain both ports still answer; server streams end themselves on `shutdown.wait()`.
 //! * A call without `grpc-timeout` is refused (`DEADLINE_REQUIRED`); use [`rpc::with_deadline`].
 

@@ -7,8 +7,7 @@ use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{
-        MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge,
-        histogram::Histogram,
+        MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge, histogram::Histogram,
     },
     registry::Registry,
 };
@@ -17,14 +16,12 @@ use std::{fmt, hash::Hash, sync::Arc, sync::atomic::AtomicU64};
 pub use prometheus_client;
 
 /// Buckets in seconds for what takes microseconds to seconds (calls between services).
-pub const CALL_BUCKETS: [f64; 14] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
-];
+pub const CALL_BUCKETS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// Buckets in seconds of OpenTelemetry's MCP conventions.
-pub const MCP_BUCKETS: [f64; 14] = [
-    0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
-];
+pub const MCP_BUCKETS: [f64; 14] =
+    [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
 /// A gauge that holds a float.
 pub type FloatGauge = Gauge<f64, AtomicU64>;
@@ -45,12 +42,7 @@ impl Metrics {
     }
 
     /// Registers a metric made elsewhere (gauges that a store keeps, own encoders).
-    pub fn register<M: prometheus_client::registry::Metric>(
-        &self,
-        name: &str,
-        help: &str,
-        metric: M,
-    ) {
+    pub fn register<M: prometheus_client::registry::Metric>(&self, name: &str, help: &str, metric: M) {
         self.registry.lock().register(name, help, metric);
     }
 
@@ -81,12 +73,7 @@ impl Metrics {
     }
 
     /// A histogram.
-    pub fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: impl IntoIterator<Item = f64>,
-    ) -> Histogram {
+    pub fn histogram(&self, name: &str, help: &str, buckets: impl IntoIterator<Item = f64>) -> Histogram {
         let histogram = Histogram::new(buckets);
         self.register(name, help, histogram.clone());
         histogram
@@ -110,12 +97,7 @@ impl Metrics {
     }
 
     /// Histograms by label; `make` builds one, e.g. `|| Histogram::new(CALL_BUCKETS)`.
-    pub fn histogram_family<L>(
-        &self,
-        name: &str,
-        help: &str,
-        make: fn() -> Histogram,
-    ) -> HistogramFamily<L>
+    pub fn histogram_family<L>(&self, name: &str, help: &str, make: fn() -> Histogram) -> HistogramFamily<L>
     where
         L: EncodeLabelSet + Clone + Hash + Eq + fmt::Debug + Send + Sync + 'static,
     {
@@ -127,10 +109,7 @@ impl Metrics {
     /// A gauge of value 1 that carries facts as labels, such as `swarm_build_info`.
     pub fn info(&self, name: &str, help: &str, labels: &[(&str, &str)]) {
         let family = Family::<Vec<(String, String)>, Gauge>::default();
-        let labels = labels
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         family.get_or_create_owned(&labels).set(1);
         self.register(name, help, family);
     }

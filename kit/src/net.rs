@@ -74,11 +74,7 @@ impl Listener for TcpListener {
 
 /// A TCP listener that shares its port with other processes (`SO_REUSEPORT`).
 pub fn reuse_port(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(addr),
-        socket2::Type::STREAM,
-        None,
-    )?;
+    let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
@@ -120,11 +116,7 @@ impl AsyncRead for Accepted {
 }
 
 impl AsyncWrite for Accepted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -175,14 +167,7 @@ pub fn incoming(
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let aborted = Box::pin(abort.clone().cancelled_owned());
-                    return Some((
-                        Accepted {
-                            stream,
-                            peer,
-                            aborted,
-                        },
-                        (listener, abort),
-                    ));
+                    return Some((Accepted { stream, peer, aborted }, (listener, abort)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");

@@ -30,28 +30,12 @@ impl ProcessCollector {
     }
 
     fn gauges(&self) -> [(&'static str, &'static str, f64); 4] {
-        let uptime = self
-            .clock
-            .now()
-            .saturating_duration_since(self.start)
-            .as_secs_f64();
+        let uptime = self.clock.now().saturating_duration_since(self.start).as_secs_f64();
         let flag = |holds: bool| if holds { 1.0 } else { 0.0 };
         [
-            (
-                "swarm_node_ready",
-                "Whether every readiness condition holds",
-                flag(self.readiness.ready()),
-            ),
-            (
-                "swarm_bus_connected",
-                "Whether messages flow on the bus",
-                flag(self.bus.connected()),
-            ),
-            (
-                "swarm_node_tasks",
-                "Tasks that run now",
-                self.tasks.running() as f64,
-            ),
+            ("swarm_node_ready", "Whether every readiness condition holds", flag(self.readiness.ready())),
+            ("swarm_bus_connected", "Whether messages flow on the bus", flag(self.bus.connected())),
+            ("swarm_node_tasks", "Tasks that run now", self.tasks.running() as f64),
             ("swarm_node_uptime_seconds", "Time since the start", uptime),
         ]
     }
@@ -64,24 +48,11 @@ impl Collector for ProcessCollector {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         for (name, help, value) in [
-            (
-                "swarm_node_task_restarts",
-                "Tasks started again after they ended",
-                self.tasks.restarts(),
-            ),
-            (
-                "swarm_node_task_panics",
-                "Tasks that panicked",
-                self.tasks.panics(),
-            ),
+            ("swarm_node_task_restarts", "Tasks started again after they ended", self.tasks.restarts()),
+            ("swarm_node_task_panics", "Tasks that panicked", self.tasks.panics()),
         ] {
             let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                counter.metric_type(),
-            )?)?;
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
         Ok(())
     }

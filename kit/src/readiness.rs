@@ -27,26 +27,14 @@ impl Readiness {
     /// No conditions: ready.
     pub fn new() -> Self {
         let (changed, _) = watch::channel(());
-        Self {
-            inner: Arc::new(Inner {
-                conditions: Mutex::default(),
-                changed,
-            }),
-        }
+        Self { inner: Arc::new(Inner { conditions: Mutex::default(), changed }) }
     }
 
     /// Adds a condition, unmet until [`Condition::met`]. The same name gives the same condition.
     pub fn condition(&self, name: &'static str) -> Condition {
-        self.inner
-            .conditions
-            .lock()
-            .entry(name)
-            .or_insert_with(|| Some("starting".into()));
+        self.inner.conditions.lock().entry(name).or_insert_with(|| Some("starting".into()));
         self.inner.changed.send_replace(());
-        Condition {
-            name,
-            readiness: self.clone(),
-        }
+        Condition { name, readiness: self.clone() }
     }
 
     /// Whether every condition holds.
@@ -67,10 +55,7 @@ impl Readiness {
     /// The conditions that do not hold, with the reason, in name order.
     pub fn unmet(&self) -> Vec<(String, String)> {
         let conditions = self.inner.conditions.lock();
-        conditions
-            .iter()
-            .filter_map(|(name, why)| Some(((*name).to_owned(), why.clone()?)))
-            .collect()
+        conditions.iter().filter_map(|(name, why)| Some(((*name).to_owned(), why.clone()?))).collect()
     }
 
     /// Marked changed whenever a condition changes.
@@ -115,10 +100,7 @@ mod tests {
         assert!(readiness.ready());
         let (disk, peers) = (readiness.condition("disk"), readiness.condition("peers"));
         disk.met();
-        assert_eq!(
-            readiness.unmet(),
-            [("peers".to_owned(), "starting".to_owned())]
-        );
+        assert_eq!(readiness.unmet(), [("peers".to_owned(), "starting".to_owned())]);
         let waiting = tokio::spawn({
             let readiness = readiness.clone();
             async move { readiness.wait_ready().await }

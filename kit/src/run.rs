@@ -6,7 +6,7 @@ use crate::{
     data_dir::write_durably,
     directory::DirectoryWriter,
     host::{Context, Host, HostError, Parts, Served},
-    shutdown::Shutdown,
+    shutdown::{Failure, Shutdown},
     telemetry,
 };
 use clap::Args;
@@ -104,14 +104,11 @@ where
     F: FnOnce(S, Node) -> Fut,
     Fut: Future<Output = anyhow::Result<Extras>>,
 {
-    exit_code(run_service(args, descriptors, start))
+    exit_code(try_service(args, descriptors, start))
 }
 
-fn run_service<S, F, Fut>(
-    args: &ServiceArgs,
-    descriptors: &'static [u8],
-    start: F,
-) -> anyhow::Result<()>
+/// [`service`] with the error instead of the exit code.
+pub fn try_service<S, F, Fut>(args: &ServiceArgs, descriptors: &'static [u8], start: F) -> anyhow::Result<()>
 where
     S: Section,
     F: FnOnce(S, Node) -> Fut,
@@ -119,34 +116,15 @@ where
 {
     let file: ServiceFile<S> = load(args.config.as_deref(), args.flags())?;
     telemetry::init(&file.node.log).map_err(|error| ConfigError::Invalid(error.to_string()))?;
-    let parts = Parts {
-        config_sha256: sha256(&file),
-        descriptors: vec![descriptors],
-        ..Parts::default()
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let parts = Parts { config_sha256: sha256(&file), descriptors: vec![descriptors], ..Parts::default() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let ServiceFile {
-            node: config,
-            service,
-        } = file;
+        let ServiceFile { node: config, service } = file;
         let mut host = Host::bind(&config, parts).await?;
         let context = host.context().clone();
         stop_on_signals(&context.shutdown)?;
-        let directory = host
-            .directory_writer()
-            .unwrap_or_else(|| crate::directory::Directory::channel().0);
-        let extras = start(
-            service,
-            Node {
-                context,
-                directory,
-                config,
-            },
-        )
-        .await?;
+        let directory = host.directory_writer().unwrap_or_else(|| crate::directory::Directory::channel().0);
+        let extras = start(service, Node { context, directory, config }).await?;
         let served = host.serve().await;
         until_stopped(&served, &extras).await
     })
@@ -173,19 +151,11 @@ pub const ENDPOINTS_FILE: &str = "endpoints.json";
 pub fn say_ready(context: &Context, extras: &Extras) -> std::io::Result<()> {
     let endpoints = endpoints(context, extras);
     if let Some(data) = &context.data {
-        let object: serde_json::Map<_, _> = endpoints
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), json!(v)))
-            .collect();
-        write_durably(
-            &data.join(ENDPOINTS_FILE),
-            format!("{}\n", Value::Object(object)).as_bytes(),
-        )?;
+        let object: serde_json::Map<_, _> =
+            endpoints.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
+        write_durably(&data.join(ENDPOINTS_FILE), format!("{}\n", Value::Object(object)).as_bytes())?;
     }
-    let pairs: Vec<_> = endpoints
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let pairs: Vec<_> = endpoints.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mut out = std::io::stdout().lock();
     writeln!(out, "ready {}", pairs.join(" "))?;
     out.flush()
@@ -193,20 +163,9 @@ pub fn say_ready(context: &Context, extras: &Extras) -> std::io::Result<()> {
 
 /// `name`, the MCP endpoints, `admin`, `grpc`, then the rest.
 pub fn endpoints(context: &Context, extras: &Extras) -> Extras {
-    let (mcp, rest): (Extras, Extras) = extras
-        .iter()
-        .cloned()
-        .partition(|(key, _)| key.starts_with("mcp"));
-    let own = [
-        ("admin", format!("http://{}", context.admin_addr)),
-        ("grpc", context.grpc_addr.to_string()),
-    ];
-    [("name", context.node.clone())]
-        .into_iter()
-        .chain(mcp)
-        .chain(own)
-        .chain(rest)
-        .collect()
+    let (mcp, rest): (Extras, Extras) = extras.iter().cloned().partition(|(key, _)| key.starts_with("mcp"));
+    let own = [("admin", format!("http://{}", context.admin_addr)), ("grpc", context.grpc_addr.to_string())];
+    [("name", context.node.clone())].into_iter().chain(mcp).chain(own).chain(rest).collect()
 }
 
 /// SIGTERM and Ctrl-C drain; a second one aborts.
@@ -232,23 +191,22 @@ pub fn stop_on_signals(shutdown: &Shutdown) -> std::io::Result<()> {
     Ok(())
 }
 
-/// 0, or the error on stderr and its code: 78 for a configuration, a failure's own, else 1.
-#[allow(clippy::print_stderr)]
+/// [`report`] as the result of a `main`.
 pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
-    let Err(error) = result else {
-        return ExitCode::SUCCESS;
-    };
-    eprintln!("error: {error:#}");
-    ExitCode::from(code_of(&error))
+    ExitCode::from(report(&result))
 }
 
-fn code_of(error: &anyhow::Error) -> u8 {
-    let config =
-        error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(HostError::Config(_)));
+/// Says an error on stderr and gives its exit code: 78 for a configuration, a failure's own,
+/// else 1; 0 when there is none.
+#[allow(clippy::print_stderr)]
+pub fn report(result: &anyhow::Result<()>) -> u8 {
+    let Err(error) = result else {
+        return 0;
+    };
+    eprintln!("error: {error:#}");
+    let config = error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(HostError::Config(_)));
     if config {
         return EXIT_CONFIG;
     }
-    error
-        .downcast_ref::<crate::shutdown::Failure>()
-        .map_or(1, |failure| failure.code)
+    error.downcast_ref::<Failure>().map_or(1, |failure| failure.code)
 }

@@ -66,10 +66,7 @@ impl Shutdown {
 
     /// Aborts and records why; the first failure stays.
     pub fn fail(&self, code: u8, why: impl Into<String>) {
-        let failure = Failure {
-            code,
-            why: why.into(),
-        };
+        let failure = Failure { code, why: why.into() };
         self.inner.failure.lock().get_or_insert(failure);
         self.abort();
     }
@@ -120,13 +117,7 @@ mod tests {
         let shutdown = Shutdown::new();
         shutdown.fail(1, "disk gone");
         shutdown.fail(2, "later");
-        assert_eq!(
-            shutdown.failure(),
-            Some(Failure {
-                code: 1,
-                why: "disk gone".into()
-            })
-        );
+        assert_eq!(shutdown.failure(), Some(Failure { code: 1, why: "disk gone".into() }));
         assert!(shutdown.is_triggered() && shutdown.is_aborted());
     }
 }

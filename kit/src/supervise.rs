@@ -38,15 +38,9 @@ pub enum Policy {
 
 impl Policy {
     /// A service's driver.
-    pub const DRIVER: Policy = Policy::Permanent {
-        max_restarts: 5,
-        window: Duration::from_secs(60),
-    };
+    pub const DRIVER: Policy = Policy::Permanent { max_restarts: 5, window: Duration::from_secs(60) };
     /// A worker that fails for reasons outside (a follower of a peer).
-    pub const POOL: Policy = Policy::Permanent {
-        max_restarts: 1000,
-        window: Duration::from_secs(60),
-    };
+    pub const POOL: Policy = Policy::Permanent { max_restarts: 1000, window: Duration::from_secs(60) };
 }
 
 /// What a task may return: `()`, or a `Result` whose error is logged.
@@ -81,13 +75,7 @@ impl Tasks {
     /// No tasks yet.
     pub fn new(shutdown: Shutdown, clock: Arc<dyn Clock>) -> Self {
         let (restarts, panics) = Default::default();
-        Self {
-            tracker: TaskTracker::new(),
-            shutdown,
-            clock,
-            restarts,
-            panics,
-        }
+        Self { tracker: TaskTracker::new(), shutdown, clock, restarts, panics }
     }
 
     /// Runs a task that the node cannot do without: when it panics, fails or ends before the
@@ -100,6 +88,18 @@ impl Tasks {
         self.track(async move {
             let end = tasks.run(future).await;
             tasks.essential_ended(name, end);
+        });
+    }
+
+    /// Runs a task with nothing to finish (a watcher, a follower): dropped at the shutdown,
+    /// and like [`Tasks::spawn`] one whose earlier end stops the node.
+    pub fn background<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output: Outcome> + Send + 'static,
+    {
+        let stop = self.shutdown.token();
+        self.spawn(name, async move {
+            stop.run_until_cancelled_owned(future).await.map_or(Ok(()), Outcome::outcome)
         });
     }
 
@@ -122,11 +122,7 @@ impl Tasks {
         M: FnMut() -> F + Send + 'static,
         F: Future<Output: Outcome> + Send + 'static,
     {
-        let Policy::Permanent {
-            max_restarts,
-            window,
-        } = policy
-        else {
+        let Policy::Permanent { max_restarts, window } = policy else {
             return self.detach(name, make());
         };
         let tasks = self.clone();
@@ -169,16 +165,10 @@ impl Tasks {
     /// Waits until all ended; at the deadline the rest is aborted. True when none had to be.
     pub async fn join(self, deadline: Duration) -> bool {
         self.tracker.close();
-        if tokio::time::timeout(deadline, self.tracker.wait())
-            .await
-            .is_ok()
-        {
+        if tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok() {
             return !self.shutdown.is_aborted();
         }
-        tracing::warn!(
-            left = self.tracker.len(),
-            "drain deadline passed; aborting what is left"
-        );
+        tracing::warn!(left = self.tracker.len(), "drain deadline passed; aborting what is left");
         self.shutdown.abort();
         self.tracker.wait().await;
         false
@@ -213,20 +203,14 @@ impl Tasks {
             return;
         }
         let why = end.err().unwrap_or_else(|| "it ended".into());
-        tracing::error!(
-            task = name,
-            why,
-            "a task the node cannot do without is gone; giving up"
-        );
+        tracing::error!(task = name, why, "a task the node cannot do without is gone; giving up");
         self.shutdown.fail(1, format!("task {name}: {why}"));
     }
 }
 
 impl fmt::Debug for Tasks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tasks")
-            .field("running", &self.running())
-            .finish_non_exhaustive()
+        f.debug_struct("Tasks").field("running", &self.running()).finish_non_exhaustive()
     }
 }
 
@@ -240,19 +224,11 @@ struct Intensity {
 
 impl Intensity {
     fn new(max: u32, window: Duration) -> Self {
-        Self {
-            max,
-            window,
-            restarts: VecDeque::new(),
-        }
+        Self { max, window, restarts: VecDeque::new() }
     }
 
     fn allows(&mut self, now: Instant) -> bool {
-        while self
-            .restarts
-            .front()
-            .is_some_and(|first| now.duration_since(*first) >= self.window)
-        {
+        while self.restarts.front().is_some_and(|first| now.duration_since(*first) >= self.window) {
             self.restarts.pop_front();
         }
         if self.restarts.len() >= self.max as usize {
@@ -265,8 +241,7 @@ impl Intensity {
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 #[cfg(test)]
@@ -277,10 +252,7 @@ mod tests {
 
     fn tasks() -> (Tasks, Shutdown) {
         let shutdown = Shutdown::new();
-        (
-            Tasks::new(shutdown.clone(), Arc::new(SystemClock)),
-            shutdown,
-        )
+        (Tasks::new(shutdown.clone(), Arc::new(SystemClock)), shutdown)
     }
 
     #[tokio::test(start_paused = true)]
@@ -288,10 +260,7 @@ mod tests {
         let (tasks, shutdown) = tasks();
         let runs = Arc::new(AtomicUsize::new(0));
         let counter = runs.clone();
-        let policy = Policy::Permanent {
-            max_restarts: 3,
-            window: Duration::from_secs(60),
-        };
+        let policy = Policy::Permanent { max_restarts: 3, window: Duration::from_secs(60) };
         tasks.supervise("flaky", policy, move || {
             counter.fetch_add(1, Ordering::Relaxed);
             async { Err::<(), _>("no luck") }
@@ -299,10 +268,7 @@ mod tests {
         shutdown.aborted().await;
         assert_eq!(runs.load(Ordering::Relaxed), 4);
         let failure = shutdown.failure().unwrap();
-        assert_eq!(
-            (failure.code, failure.why.as_str()),
-            (1, "task flaky: no luck")
-        );
+        assert_eq!((failure.code, failure.why.as_str()), (1, "task flaky: no luck"));
     }
 
     #[tokio::test]
@@ -322,6 +288,15 @@ mod tests {
         tasks.spawn("driver", async {});
         shutdown.aborted().await;
         assert_eq!(shutdown.failure().unwrap().why, "task driver: it ended");
+    }
+
+    #[tokio::test]
+    async fn a_background_task_does_not_hold_up_the_drain() {
+        let (tasks, shutdown) = tasks();
+        tasks.background("follower", std::future::pending::<()>());
+        shutdown.trigger();
+        assert!(tasks.join(Duration::from_secs(5)).await);
+        assert_eq!(shutdown.failure(), None);
     }
 
     #[tokio::test(start_paused = true)]

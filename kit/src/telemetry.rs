@@ -26,10 +26,7 @@ pub enum LogFormat {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            filter: "info".into(),
-            format: LogFormat::Text,
-        }
+        Self { filter: "info".into(), format: LogFormat::Text }
     }
 }
 
@@ -44,13 +41,9 @@ pub struct TelemetryError {
 /// Starts logging. A second call in one process (tests, several nodes) changes nothing.
 pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| config.filter.clone());
-    let filter = EnvFilter::try_new(&directives).map_err(|error| TelemetryError {
-        filter: directives,
-        reason: error.to_string(),
-    })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let filter = EnvFilter::try_new(&directives)
+        .map_err(|error| TelemetryError { filter: directives, reason: error.to_string() })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     // An error means that a subscriber is set already.
     let _ = match config.format {

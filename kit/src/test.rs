@@ -36,10 +36,7 @@ where
 /// The seed of this run: `SWARM_SEED`, else random. Printed, so that a failure can be replayed.
 #[allow(clippy::print_stderr)]
 pub fn seed() -> u64 {
-    let seed = env::var("SWARM_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(rand::random);
+    let seed = env::var("SWARM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
     eprintln!("seed: replay with SWARM_SEED={seed}");
     seed
 }
@@ -61,22 +58,15 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     if found.is_none() {
         let all = env::var("SWARM_REQUIRE_ALL").is_ok_and(|value| value == "1");
         assert!(!all, "{name} is missing and SWARM_REQUIRE_ALL=1");
-        eprintln!(
-            "SKIPPED: {name} is missing (looked at SWARM_PREPARED, target/prepared and PATH)"
-        );
+        eprintln!("SKIPPED: {name} is missing (looked at SWARM_PREPARED, target/prepared and PATH)");
     }
     found
 }
 
 fn candidates(name: &str) -> Vec<PathBuf> {
     let variable = format!("SWARM_{}", name.replace('-', "_").to_uppercase());
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("."));
-    let mut candidates: Vec<PathBuf> = env::var_os(variable)
-        .map(PathBuf::from)
-        .into_iter()
-        .collect();
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    let mut candidates: Vec<PathBuf> = env::var_os(variable).map(PathBuf::from).into_iter().collect();
     let prepared = env::var_os("SWARM_PREPARED").map(PathBuf::from);
     candidates.extend(prepared.map(|dir| dir.join("bin").join(name)));
     candidates.push(workspace.join("target/prepared/bin").join(name));

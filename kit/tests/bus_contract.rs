@@ -2,14 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+#[path = "common/nats.rs"]
+mod nats_server;
 
 use bytes::Bytes;
-use common::NatsServer;
 use kit::{
     bus::{Bus, BusError, InProcBus, MAX_PAYLOAD, NatsBus, SUBSCRIPTION_CAPACITY},
     test::eventually,
 };
+use nats_server::NatsServer;
 use std::{sync::Arc, time::Duration};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -23,11 +24,7 @@ struct Bench {
 
 fn in_process() -> Option<Bench> {
     let bus = InProcBus::new();
-    Some(Bench {
-        a: Arc::new(bus.clone()),
-        b: Arc::new(bus),
-        _server: None,
-    })
+    Some(Bench { a: Arc::new(bus.clone()), b: Arc::new(bus), _server: None })
 }
 
 async fn nats() -> Option<Bench> {
@@ -36,11 +33,7 @@ async fn nats() -> Option<Bench> {
     let (a, b) = (client(&server, "a").await, client(&server, "b").await);
     connected(&*a).await;
     connected(&*b).await;
-    Some(Bench {
-        a,
-        b,
-        _server: Some(server),
-    })
+    Some(Bench { a, b, _server: Some(server) })
 }
 
 async fn client(server: &NatsServer, name: &str) -> Arc<dyn Bus> {
@@ -48,10 +41,7 @@ async fn client(server: &NatsServer, name: &str) -> Arc<dyn Bus> {
 }
 
 async fn connected(bus: &dyn Bus) {
-    eventually("bus connected", SOON, || async {
-        bus.connected().then_some(())
-    })
-    .await;
+    eventually("bus connected", SOON, || async { bus.connected().then_some(()) }).await;
 }
 
 macro_rules! contract {
@@ -87,23 +77,12 @@ async fn every_matching_subscription_gets_each_message_once_in_order(bench: Benc
     let mut other = bench.b.subscribe("swarm.v1.u.>").await.unwrap();
     for n in 0..100_u32 {
         let payload = Bytes::copy_from_slice(&n.to_be_bytes());
-        bench
-            .a
-            .publish("swarm.v1.t.gossip.node.died", payload)
-            .await
-            .unwrap();
+        bench.a.publish("swarm.v1.t.gossip.node.died", payload).await.unwrap();
     }
-    bench
-        .a
-        .publish("swarm.v1.u.end", Bytes::new())
-        .await
-        .unwrap();
+    bench.a.publish("swarm.v1.u.end", Bytes::new()).await.unwrap();
     for n in 0..100_u32 {
         for subscription in [&mut one_token, &mut rest] {
-            let message = tokio::time::timeout(SOON, subscription.next())
-                .await
-                .unwrap()
-                .unwrap();
+            let message = tokio::time::timeout(SOON, subscription.next()).await.unwrap().unwrap();
             assert_eq!(message.payload.as_ref(), n.to_be_bytes());
             assert_eq!(message.subject, "swarm.v1.t.gossip.node.died");
             assert_eq!(message.reply, None);
@@ -117,14 +96,8 @@ async fn a_subscription_is_in_force_when_subscribe_returns(bench: Bench) {
     for n in 0..20 {
         let subject = format!("t.ready.{n}");
         let mut subscription = bench.b.subscribe(&subject).await.unwrap();
-        bench
-            .a
-            .publish(&subject, Bytes::from_static(b"x"))
-            .await
-            .unwrap();
-        let message = tokio::time::timeout(SOON, subscription.next())
-            .await
-            .unwrap();
+        bench.a.publish(&subject, Bytes::from_static(b"x")).await.unwrap();
+        let message = tokio::time::timeout(SOON, subscription.next()).await.unwrap();
         assert!(message.is_some());
     }
 }
@@ -135,44 +108,25 @@ async fn a_request_gets_the_first_answer(bench: Bench) {
     tokio::spawn(async move {
         while let Some(request) = requests.next().await {
             let reply = request.reply.unwrap();
-            server
-                .publish(&reply, request.payload.clone())
-                .await
-                .unwrap();
-            server
-                .publish(&reply, Bytes::from_static(b"second"))
-                .await
-                .unwrap();
+            server.publish(&reply, request.payload.clone()).await.unwrap();
+            server.publish(&reply, Bytes::from_static(b"second")).await.unwrap();
         }
     });
     for _ in 0..10 {
-        let answer = bench
-            .a
-            .request("t.echo", Bytes::from_static(b"hello"), SOON)
-            .await
-            .unwrap();
+        let answer = bench.a.request("t.echo", Bytes::from_static(b"hello"), SOON).await.unwrap();
         assert_eq!(answer.as_ref(), b"hello");
     }
 }
 
 async fn a_request_that_nobody_hears_fails_at_once(bench: Bench) {
-    let asking = bench
-        .a
-        .request("t.nobody", Bytes::new(), Duration::from_secs(60));
-    let error = tokio::time::timeout(SOON, asking)
-        .await
-        .unwrap()
-        .unwrap_err();
+    let asking = bench.a.request("t.nobody", Bytes::new(), Duration::from_secs(60));
+    let error = tokio::time::timeout(SOON, asking).await.unwrap().unwrap_err();
     assert_eq!(error, BusError::NoResponders("t.nobody".into()));
 }
 
 async fn a_request_that_nobody_answers_ends_at_its_deadline(bench: Bench) {
     let _deaf = bench.b.subscribe("t.deaf").await.unwrap();
-    let error = bench
-        .a
-        .request("t.deaf", Bytes::new(), Duration::from_millis(50))
-        .await
-        .unwrap_err();
+    let error = bench.a.request("t.deaf", Bytes::new(), Duration::from_millis(50)).await.unwrap_err();
     assert_eq!(error, BusError::TimedOut("t.deaf".into()));
 }
 
@@ -188,10 +142,7 @@ async fn bad_subjects_and_large_payloads_are_refused(bench: Bench) {
     assert_eq!(error, BusError::TooLarge(MAX_PAYLOAD + 1));
     let mut largest = bench.b.subscribe("t.large").await.unwrap();
     bench.a.publish("t.large", large.slice(1..)).await.unwrap();
-    let message = tokio::time::timeout(SOON, largest.next())
-        .await
-        .unwrap()
-        .unwrap();
+    let message = tokio::time::timeout(SOON, largest.next()).await.unwrap().unwrap();
     assert_eq!(message.payload.len(), MAX_PAYLOAD);
 }
 
@@ -200,20 +151,14 @@ async fn a_slow_reader_loses_messages_and_is_told_how_many(bench: Bench) {
     for _ in 0..SUBSCRIPTION_CAPACITY + 100 {
         bench.a.publish("t.flood", Bytes::new()).await.unwrap();
     }
-    eventually("100 dropped", SOON, || async {
-        (slow.dropped() == 100).then_some(())
-    })
-    .await;
+    eventually("100 dropped", SOON, || async { (slow.dropped() == 100).then_some(()) }).await;
 }
 
 async fn a_dropped_subscription_receives_nothing_more(bench: Bench) {
     drop(bench.b.subscribe("t.gone").await.unwrap());
     // The server hears of it a moment later.
     eventually("nobody left", SOON, || async {
-        let asked = bench
-            .a
-            .request("t.gone", Bytes::new(), Duration::from_millis(50))
-            .await;
+        let asked = bench.a.request("t.gone", Bytes::new(), Duration::from_millis(50)).await;
         (asked == Err(BusError::NoResponders("t.gone".into()))).then_some(())
     })
     .await;
@@ -226,10 +171,7 @@ async fn nats_may_come_late_and_go_away_and_come_back() {
     };
     let bus = client(&server, "late").await;
     assert!(!bus.connected());
-    assert_eq!(
-        bus.publish("t.x", Bytes::new()).await,
-        Err(BusError::Disconnected)
-    );
+    assert_eq!(bus.publish("t.x", Bytes::new()).await, Err(BusError::Disconnected));
     let mut subscription = bus.subscribe("t.>").await.unwrap();
     for _round in 0..3 {
         server.start();
@@ -239,32 +181,16 @@ async fn nats_may_come_late_and_go_away_and_come_back() {
             sent.ok()
         })
         .await;
-        let message = tokio::time::timeout(SOON, subscription.next())
-            .await
-            .unwrap()
-            .unwrap();
+        let message = tokio::time::timeout(SOON, subscription.next()).await.unwrap().unwrap();
         assert_eq!(message.subject, "t.hello");
-        assert!(
-            start.elapsed() < Duration::from_secs(2),
-            "took {:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < Duration::from_secs(2), "took {:?}", start.elapsed());
         server.kill();
-        eventually("loss noticed", SOON, || async {
-            (!bus.connected()).then_some(())
-        })
-        .await;
+        eventually("loss noticed", SOON, || async { (!bus.connected()).then_some(()) }).await;
         let start = tokio::time::Instant::now();
-        assert_eq!(
-            bus.publish("t.lost", Bytes::new()).await,
-            Err(BusError::Disconnected)
-        );
+        assert_eq!(bus.publish("t.lost", Bytes::new()).await, Err(BusError::Disconnected));
         let asked = bus.request("t.lost", Bytes::new(), SOON).await;
         assert_eq!(asked, Err(BusError::Disconnected));
-        assert!(
-            start.elapsed() < Duration::from_millis(100),
-            "a lost server made callers wait"
-        );
+        assert!(start.elapsed() < Duration::from_millis(100), "a lost server made callers wait");
     }
 }
 

@@ -1,8 +1,7 @@
 //! A bus inside one process, with the same contract as NATS.
 
 use super::{
-    Bus, BusError, Feed, Message, Subscription, check_pattern, check_payload, check_subject,
-    matches,
+    Bus, BusError, Feed, Message, Subscription, check_pattern, check_payload, check_subject, matches,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -54,39 +53,23 @@ impl Bus for InProcBus {
     async fn publish(&self, subject: &str, payload: Bytes) -> Result<(), BusError> {
         check_subject(subject)?;
         check_payload(&payload)?;
-        self.deliver(&Message {
-            subject: subject.into(),
-            payload,
-            reply: None,
-        });
+        self.deliver(&Message { subject: subject.into(), payload, reply: None });
         Ok(())
     }
 
     async fn subscribe(&self, pattern: &str) -> Result<Subscription, BusError> {
         check_pattern(pattern)?;
         let (feed, subscription) = Feed::channel(None);
-        self.subscribers.lock().push(Subscriber {
-            pattern: pattern.into(),
-            feed,
-        });
+        self.subscribers.lock().push(Subscriber { pattern: pattern.into(), feed });
         Ok(subscription)
     }
 
-    async fn request(
-        &self,
-        subject: &str,
-        payload: Bytes,
-        deadline: Duration,
-    ) -> Result<Bytes, BusError> {
+    async fn request(&self, subject: &str, payload: Bytes, deadline: Duration) -> Result<Bytes, BusError> {
         check_subject(subject)?;
         check_payload(&payload)?;
         let inbox = format!("_INBOX.{}", self.inboxes.fetch_add(1, Ordering::Relaxed));
         let mut answers = self.subscribe(&inbox).await?;
-        let message = Message {
-            subject: subject.into(),
-            payload,
-            reply: Some(inbox),
-        };
+        let message = Message { subject: subject.into(), payload, reply: Some(inbox) };
         if self.deliver(&message) == 0 {
             return Err(BusError::NoResponders(subject.into()));
         }

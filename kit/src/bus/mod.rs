@@ -76,12 +76,7 @@ pub trait Bus: Send + Sync + 'static {
     /// While the server is away the subscription stays and goes on afterwards.
     async fn subscribe(&self, pattern: &str) -> Result<Subscription, BusError>;
     /// Publishes with a reply subject and waits for the first answer.
-    async fn request(
-        &self,
-        subject: &str,
-        payload: Bytes,
-        deadline: Duration,
-    ) -> Result<Bytes, BusError>;
+    async fn request(&self, subject: &str, payload: Bytes, deadline: Duration) -> Result<Bytes, BusError>;
     /// Whether messages flow now.
     fn connected(&self) -> bool;
 }
@@ -126,18 +121,8 @@ impl Feed {
     fn channel(guard: Option<DropGuard>) -> (Feed, Subscription) {
         let (sender, receiver) = mpsc::channel(SUBSCRIPTION_CAPACITY);
         let dropped = Arc::new(AtomicU64::new(0));
-        let feed = Feed {
-            messages: sender,
-            dropped: dropped.clone(),
-        };
-        (
-            feed,
-            Subscription {
-                messages: receiver,
-                dropped,
-                _guard: guard,
-            },
-        )
+        let feed = Feed { messages: sender, dropped: dropped.clone() };
+        (feed, Subscription { messages: receiver, dropped, _guard: guard })
     }
 
     /// False when the subscription is gone.

@@ -1,8 +1,6 @@
 //! The bus over a NATS server that may come late, go away and come back.
 
-use super::{
-    Bus, BusError, Feed, Message, Subscription, check_pattern, check_payload, check_subject,
-};
+use super::{Bus, BusError, Feed, Message, Subscription, check_pattern, check_payload, check_subject};
 use async_nats::{
     Client, ConnectOptions, client::PublishErrorKind, client::RequestErrorKind, connection::State,
 };
@@ -39,10 +37,8 @@ impl NatsBus {
             .client_capacity(4096)
             .event_callback(|event| async move { tracing::info!(%event, "nats") });
         let servers: Vec<&str> = url.split(',').map(str::trim).collect();
-        let client = options
-            .connect(servers)
-            .await
-            .map_err(|error| BusError::Failed(format!("{url}: {error}")))?;
+        let client =
+            options.connect(servers).await.map_err(|error| BusError::Failed(format!("{url}: {error}")))?;
         Ok(Self { client })
     }
 
@@ -102,12 +98,7 @@ impl Bus for NatsBus {
         Ok(subscription)
     }
 
-    async fn request(
-        &self,
-        subject: &str,
-        payload: Bytes,
-        deadline: Duration,
-    ) -> Result<Bytes, BusError> {
+    async fn request(&self, subject: &str, payload: Bytes, deadline: Duration) -> Result<Bytes, BusError> {
         check_subject(subject)?;
         check_payload(&payload)?;
         if !self.connected() {

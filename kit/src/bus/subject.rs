@@ -25,9 +25,7 @@ fn check(subject: &str, allowed: impl Fn(&str, bool) -> bool) -> Result<(), BusE
     if subject.len() <= SUBJECT_MAX && subject.split('.').enumerate().all(token_ok) {
         return Ok(());
     }
-    Err(BusError::InvalidSubject(
-        subject.chars().take(SUBJECT_MAX).collect(),
-    ))
+    Err(BusError::InvalidSubject(subject.chars().take(SUBJECT_MAX).collect()))
 }
 
 /// Whether a pattern covers a subject.

@@ -18,12 +18,8 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
 
 /// Parses a number with a unit of `us`, `ms`, `s`, `m` or `h`.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || {
-        format!("duration {text:?} is not a number with a unit such as \"200ms\", \"2s\", \"5m\"")
-    };
-    let split = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .ok_or_else(wrong)?;
+    let wrong = || format!("duration {text:?} is not a number with a unit such as \"200ms\", \"2s\", \"5m\"");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
     let (number, unit) = text.split_at(split);
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let seconds = match unit.trim() {

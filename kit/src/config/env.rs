@@ -26,10 +26,7 @@ pub(super) fn variables() -> impl Iterator<Item = Variable> {
             Ok(list_or_table @ (Value::Array(..) | Value::Dict(..))) => list_or_table,
             _ => Value::from(text),
         };
-        Variable {
-            key: key.as_str().to_lowercase(),
-            value,
-        }
+        Variable { key: key.as_str().to_lowercase(), value }
     })
 }
 
@@ -45,9 +42,7 @@ impl Provider for Variable {
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, Error> {
-        let nested = nest(&self.key, self.value.clone())
-            .into_dict()
-            .unwrap_or_default();
+        let nested = nest(&self.key, self.value.clone()).into_dict().unwrap_or_default();
         Ok(Profile::Default.collect(nested))
     }
 }

@@ -72,10 +72,8 @@ where
 {
     let mut layers = Figment::from(Serialized::defaults(T::default()));
     if let Some(path) = file {
-        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.into(),
-            source,
-        })?;
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         toml::from_str::<T>(&text).map_err(|error| in_file(path, &text, &error))?;
         layers = layers.merge(Toml::string(&text));
     }
@@ -83,20 +81,14 @@ where
         .map(without_nulls)
         .map_err(|error| ConfigError::Invalid(format!("flags: {error}")))?;
     let layers = env::variables().fold(layers, Figment::merge);
-    layers
-        .merge(Serialized::globals(flags))
-        .extract_lossy()
-        .map_err(|error| in_layers(&error))
+    layers.merge(Serialized::globals(flags)).extract_lossy().map_err(|error| in_layers(&error))
 }
 
 /// SHA-256 of the effective configuration, to see drift between nodes.
 pub fn sha256(config: &impl Serialize) -> String {
     // Through `Value`, whose maps are ordered by key.
     let value = serde_json::to_value(config).unwrap_or_default();
-    Sha256::digest(value.to_string())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(value.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn without_nulls(value: serde_json::Value) -> serde_json::Value {
@@ -104,10 +96,7 @@ fn without_nulls(value: serde_json::Value) -> serde_json::Value {
     match value {
         Value::Object(map) => {
             let kept = map.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(
-                kept.map(|(key, value)| (key, without_nulls(value)))
-                    .collect(),
-            )
+            Value::Object(kept.map(|(key, value)| (key, without_nulls(value))).collect())
         }
         other => other,
     }
@@ -118,17 +107,8 @@ fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let message = match unknown_field(error.message()) {
-        Some((key, known)) => unknown_key(
-            key,
-            enclosing_table(before).as_deref(),
-            known.iter().copied(),
-        ),
-        None => error
-            .message()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned(),
+        Some((key, known)) => unknown_key(key, enclosing_table(before).as_deref(), known.iter().copied()),
+        None => error.message().lines().next().unwrap_or_default().to_owned(),
     };
     ConfigError::File {
         path: path.into(),
@@ -148,10 +128,8 @@ fn in_layers(error: &figment::Error) -> ConfigError {
     let message = match &error.kind {
         Kind::UnknownField(key, known) => {
             // The path ends with the key itself.
-            let table = path
-                .rsplit_once('.')
-                .map(|(table, _)| table)
-                .filter(|_| path.ends_with(key.as_str()));
+            let table =
+                path.rsplit_once('.').map(|(table, _)| table).filter(|_| path.ends_with(key.as_str()));
             unknown_key(key, table, known.iter().copied())
         }
         kind => kind.to_string(),
@@ -168,12 +146,8 @@ fn unknown_field(message: &str) -> Option<(&str, Vec<&str>)> {
 }
 
 fn unknown_key<'a>(key: &str, table: Option<&str>, known: impl Iterator<Item = &'a str>) -> String {
-    let place = table
-        .map(|table| format!(" in [{table}]"))
-        .unwrap_or_default();
-    let hint = nearest(key, known)
-        .map(|near| format!("; did you mean `{near}`?"))
-        .unwrap_or_default();
+    let place = table.map(|table| format!(" in [{table}]")).unwrap_or_default();
+    let hint = nearest(key, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
     format!("unknown key `{key}`{place}{hint}")
 }
 
@@ -188,11 +162,7 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&
 
 /// The last `[table]` header before a place.
 fn enclosing_table(before: &str) -> Option<String> {
-    let header = before
-        .lines()
-        .rev()
-        .map(str::trim)
-        .find(|line| line.starts_with('['))?;
+    let header = before.lines().rev().map(str::trim).find(|line| line.starts_with('['))?;
     let name = header.split(']').next()?.trim_start_matches('[').trim();
     (!name.is_empty()).then(|| name.to_owned())
 }

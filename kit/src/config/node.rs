@@ -94,18 +94,10 @@ impl NodeConfig {
             ));
         }
         if !matches!(self.expect, 1 | 3 | 5) {
-            return Err(invalid(
-                "expect",
-                &self.expect.to_string(),
-                "must be 1, 3 or 5",
-            ));
+            return Err(invalid("expect", &self.expect.to_string(), "must be 1, 3 or 5"));
         }
         if !["default", "seed", "wan"].contains(&self.profile.as_str()) {
-            return Err(invalid(
-                "profile",
-                &self.profile,
-                "must be default, seed or wan",
-            ));
+            return Err(invalid("profile", &self.profile, "must be default, seed or wan"));
         }
         Ok(())
     }
@@ -120,11 +112,7 @@ fn check_word(key: &str, value: &str) -> Result<(), ConfigError> {
     if (1..=128).contains(&value.len()) && value.chars().all(allowed) && !value.starts_with('.') {
         return Ok(());
     }
-    Err(invalid(
-        key,
-        value,
-        "must be 1 to 128 characters of A-Z a-z 0-9 _ - . and not start with a dot",
-    ))
+    Err(invalid(key, value, "must be 1 to 128 characters of A-Z a-z 0-9 _ - . and not start with a dot"))
 }
 
 fn invalid(key: &str, value: &str, rule: &str) -> ConfigError {
@@ -152,9 +140,7 @@ impl DataDir {
             DataDir::Path(path) => Ok(Some(path.clone())),
             DataDir::Default => {
                 let strategy = choose_base_strategy().map_err(|error| {
-                    ConfigError::Invalid(format!(
-                        "node.data: no home directory ({error}); set --data"
-                    ))
+                    ConfigError::Invalid(format!("node.data: no home directory ({error}); set --data"))
                 })?;
                 let base = strategy.state_dir().unwrap_or_else(|| strategy.data_dir());
                 Ok(Some(base.join("swarm").join(node)))

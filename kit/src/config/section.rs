@@ -9,15 +9,7 @@ use serde::{
 use std::{fmt, marker::PhantomData};
 
 /// Every section that a file may have.
-pub const SECTIONS: [&str; 7] = [
-    "node",
-    "registry",
-    "gossip",
-    "session",
-    "coordinator",
-    "edge",
-    "flags",
-];
+pub const SECTIONS: [&str; 7] = ["node", "registry", "gossip", "session", "coordinator", "edge", "flags"];
 
 /// A service's config, which is a section of the file.
 pub trait Section: Serialize + DeserializeOwned + Default {
@@ -59,10 +51,7 @@ impl<'de, S: Section> Visitor<'de> for FileVisitor<S> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut file = ServiceFile {
-            node: NodeConfig::default(),
-            service: S::default(),
-        };
+        let mut file = ServiceFile { node: NodeConfig::default(), service: S::default() };
         // A key is read as a struct's field would be, so that an error keeps its place.
         while let Some(Key(key)) = map.next_key()? {
             match key {

@@ -38,12 +38,7 @@ pub struct Channels {
 impl Channels {
     /// No channels yet.
     pub fn new(net: Arc<dyn Net>, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            net,
-            clock,
-            budget: RetryBudget::new(),
-            cache: Arc::default(),
-        }
+        Self { net, clock, budget: RetryBudget::new(), cache: Arc::default() }
     }
 
     /// The channel to `host:port`. Does not connect; an address that cannot be dialled shows
@@ -91,21 +86,16 @@ impl Channels {
 
 async fn dial(net: &dyn Net, addr: &str) -> io::Result<crate::net::BoxedStream> {
     match tokio::time::timeout(CONNECT_TIMEOUT, net.connect(addr)).await {
-        Ok(connected) => {
-            connected.map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}")))
+        Ok(connected) => connected.map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}"))),
+        Err(_) => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("{addr}: no connection within 500 ms")))
         }
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("{addr}: no connection within 500 ms"),
-        )),
     }
 }
 
 impl fmt::Debug for Channels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channels")
-            .field("open", &self.cache.lock().len())
-            .finish_non_exhaustive()
+        f.debug_struct("Channels").field("open", &self.cache.lock().len()).finish_non_exhaustive()
     }
 }
 
@@ -131,26 +121,20 @@ impl RetryBudget {
 
     /// A budget with its starting credit.
     pub fn new() -> Self {
-        Self {
-            tenths: Arc::new(AtomicU32::new(Self::START)),
-        }
+        Self { tenths: Arc::new(AtomicU32::new(Self::START)) }
     }
 
     /// Counts a first try.
     pub fn deposit(&self) {
-        let _ = self
-            .tenths
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tenths| {
-                (tenths < Self::MAX).then_some(tenths + 1)
-            });
+        let _ = self.tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tenths| {
+            (tenths < Self::MAX).then_some(tenths + 1)
+        });
     }
 
     /// Takes one retry, if there is one.
     pub fn withdraw(&self) -> bool {
         let take = |tenths: u32| tenths.checked_sub(Self::RETRY);
-        self.tenths
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .is_ok()
+        self.tenths.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 }
 
@@ -174,29 +158,17 @@ pub struct CallPolicy {
 impl CallPolicy {
     /// Up to three attempts, repeated only when nothing was applied.
     pub const fn new(deadline: Duration) -> Self {
-        Self {
-            deadline,
-            attempts: 3,
-            idempotent: false,
-        }
+        Self { deadline, attempts: 3, idempotent: false }
     }
 
     /// The same for a call that may be repeated whatever became of it.
     pub const fn idempotent(deadline: Duration) -> Self {
-        Self {
-            deadline,
-            attempts: 3,
-            idempotent: true,
-        }
+        Self { deadline, attempts: 3, idempotent: true }
     }
 
     /// One attempt.
     pub const fn once(deadline: Duration) -> Self {
-        Self {
-            deadline,
-            attempts: 1,
-            idempotent: false,
-        }
+        Self { deadline, attempts: 1, idempotent: false }
     }
 }
 
@@ -231,15 +203,12 @@ where
             Ok(Ok(response)) => return Ok(response.into_inner()),
             Ok(Err(status)) => status::settle(status),
             Err(_) => {
-                return Err(status::outcome_unknown(format!(
-                    "{addr}: no answer by the deadline"
-                )));
+                return Err(status::outcome_unknown(format!("{addr}: no answer by the deadline")));
             }
         };
         let pause = backoff.next();
         let left = end.saturating_duration_since(channels.clock.now());
-        let repeat =
-            attempt < policy.attempts && pause < left && may_repeat(&failure, policy.idempotent);
+        let repeat = attempt < policy.attempts && pause < left && may_repeat(&failure, policy.idempotent);
         if !repeat || !channels.budget.withdraw() {
             return Err(failure);
         }

@@ -29,9 +29,7 @@ impl GuardLayer {
     pub(super) fn new(metrics: &Metrics) -> Self {
         let help = "Time from a call's arrival to the head of its answer";
         let make = || Histogram::new(CALL_BUCKETS);
-        Self {
-            duration: metrics.histogram_family("rpc_server_call_duration_seconds", help, make),
-        }
+        Self { duration: metrics.histogram_family("rpc_server_call_duration_seconds", help, make) }
     }
 }
 
@@ -39,10 +37,7 @@ impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;
 
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard {
-            inner,
-            duration: self.duration.clone(),
-        }
+        Guard { inner, duration: self.duration.clone() }
     }
 }
 
@@ -82,15 +77,10 @@ where
         let mut ready = std::mem::replace(self, clone);
         Box::pin(
             async move {
-                let answer = AssertUnwindSafe(ready.inner.call(request))
-                    .catch_unwind()
-                    .await;
+                let answer = AssertUnwindSafe(ready.inner.call(request)).catch_unwind().await;
                 let response = answer.unwrap_or_else(|_panic| {
                     tracing::error!(path, "a handler panicked");
-                    Ok(
-                        status::with_reason(Code::Internal, "INTERNAL", "the handler panicked")
-                            .into_http(),
-                    )
+                    Ok(status::with_reason(Code::Internal, "INTERNAL", "the handler panicked").into_http())
                 })?;
                 ready.observe(&path, &response, start.elapsed().as_secs_f64());
                 Ok(response)
@@ -103,18 +93,10 @@ where
 impl<S> Guard<S> {
     fn observe(&self, path: &str, response: &Response, seconds: f64) {
         // Without the header the status is in the trailers, which a success (or a stream) has.
-        let code =
-            Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+        let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
         // Made-up paths must not make labels.
-        let method = if code == Code::Unimplemented {
-            "_other"
-        } else {
-            path.trim_start_matches('/')
-        };
-        let labels = Labels {
-            rpc_method: method.into(),
-            rpc_response_status_code: format!("{code:?}"),
-        };
+        let method = if code == Code::Unimplemented { "_other" } else { path.trim_start_matches('/') };
+        let labels = Labels { rpc_method: method.into(), rpc_response_status_code: format!("{code:?}") };
         self.duration.get_or_create(&labels).observe(seconds);
     }
 }

@@ -43,21 +43,13 @@ impl Routes {
     /// the node serves; later it is only logged.
     pub fn add<S>(&self, service: S)
     where
-        S: Service<http::Request<Body>, Error = Infallible>
-            + NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        S: Service<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
         S::Response: IntoResponse,
         S::Future: Send + 'static,
     {
         let mut inner = self.inner.lock();
         if inner.serving {
-            tracing::error!(
-                service = S::NAME,
-                "added after the server started; it is not served"
-            );
+            tracing::error!(service = S::NAME, "added after the server started; it is not served");
             return;
         }
         inner.names.push(S::NAME);
@@ -119,11 +111,7 @@ impl Routes {
     fn close(&self) -> (RoutesBuilder, Vec<&'static str>, Vec<&'static [u8]>) {
         let mut inner = self.inner.lock();
         inner.serving = true;
-        (
-            std::mem::take(&mut inner.builder),
-            inner.names.clone(),
-            inner.descriptors.clone(),
-        )
+        (std::mem::take(&mut inner.builder), inner.names.clone(), inner.descriptors.clone())
     }
 }
 
@@ -133,9 +121,7 @@ fn add_reflection(builder: &mut RoutesBuilder, descriptors: &[&'static [u8]]) {
     let configure = || {
         let empty = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-        descriptors.iter().fold(empty, |set, bytes| {
-            set.register_encoded_file_descriptor_set(bytes)
-        })
+        descriptors.iter().fold(empty, |set, bytes| set.register_encoded_file_descriptor_set(bytes))
     };
     match (configure().build_v1(), configure().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => {
@@ -156,11 +142,7 @@ async fn report_health(
     let mut changes = readiness.changes();
     loop {
         let serving = readiness.ready() && !shutdown.is_triggered();
-        let status = if serving {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        };
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         for name in names.iter().copied().chain([""]) {
             reporter.set_service_status(name, status).await;
         }

@@ -33,11 +33,7 @@ pub fn outcome_unknown(message: impl Into<String>) -> Status {
 
 /// `DEADLINE_REQUIRED`: the call came without a deadline.
 pub fn deadline_required() -> Status {
-    with_reason(
-        Code::InvalidArgument,
-        "DEADLINE_REQUIRED",
-        "every call needs a deadline (grpc-timeout)",
-    )
+    with_reason(Code::InvalidArgument, "DEADLINE_REQUIRED", "every call needs a deadline (grpc-timeout)")
 }
 
 /// Tells what the caller may conclude. A refused connection stays `UNAVAILABLE`; a connection
@@ -51,11 +47,9 @@ pub fn settle(status: Status) -> Status {
         return unavailable(words(&status));
     }
     match status.code() {
-        Code::Unavailable
-        | Code::Internal
-        | Code::Unknown
-        | Code::Cancelled
-        | Code::DeadlineExceeded => outcome_unknown(words(&status)),
+        Code::Unavailable | Code::Internal | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
+            outcome_unknown(words(&status))
+        }
         _ => status,
     }
 }

@@ -16,16 +16,8 @@ impl NatsServer {
     /// `None` (with a loud line) when there is no nats-server on this machine.
     pub(crate) fn find() -> Option<Self> {
         let binary = kit::test::tool("nats-server")?;
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        Some(Self {
-            binary,
-            port,
-            child: None,
-        })
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Some(Self { binary, port, child: None })
     }
 
     pub(crate) fn url(&self) -> String {
