@@ -115,6 +115,34 @@ async fn three_nodes_converge_a_killed_one_dies_and_returns_alive() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_expects_three_is_ready_when_it_saw_three_and_stays_so() {
+    let config = NodeConfig { expect: 3, ..NodeConfig::for_test("n1") };
+    let host = Host::bind(&config, Parts::default()).await.expect("ports on loopback");
+    let seed = start(Config::for_test(), host.context()).await.expect("starts").gossip_addr;
+    let (readiness, served) = (host.context().readiness.clone(), host.serve().await);
+    let unmet = || readiness.unmet().into_iter().find(|(name, _)| name == "gossip").map(|(_, why)| why);
+    eventually("it says whom it misses", CONVERGE, async || unmet().filter(|why| why == "1 of 3 nodes seen"))
+        .await;
+    let others = [Node::start("n2", &[seed]).await, Node::start("n3", &[seed]).await];
+    tokio::time::timeout(CONVERGE, readiness.wait_ready()).await.expect("ready in time");
+    for other in &others {
+        other.served.kill().await;
+    }
+    all_see_from(&served, "n3", MemberState::Dead).await;
+    assert!(readiness.ready(), "the death of others does not take this node out");
+    served.kill().await;
+}
+
+async fn all_see_from(served: &Served, node: &str, state: MemberState) {
+    let ctx = served.context();
+    let client = GossipClient::connect(ctx.channels.clone(), vec![ctx.grpc_addr.to_string()]);
+    eventually(&format!("{node} is {state:?}"), DETECT, async || {
+        client.members().await.ok()?.member(node).filter(|member| member.state == state).map(|_| ())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_nodes_converge_and_a_leaver_is_left_at_once_everywhere() {
     let mut nodes = cluster(5).await;
     converged(&nodes, 5).await;
@@ -161,6 +189,10 @@ async fn a_lost_lease_takes_the_instance_down_and_a_withdrawal_takes_it_away() {
     let lease = Duration::from_secs(1);
     nodes[0].client.publish(&[session.clone(), task.clone()], &[], lease).await.expect("published");
 
+    let older = Instance { generation: session.generation - 1, ..session.clone() };
+    let refused = nodes[0].client.publish(&[older], &[], lease).await.expect_err("an older process");
+    assert_eq!(proto::error::Code::of(&refused), proto::error::Code::Fenced);
+
     let at_n2 = async |service: &str| {
         let view = nodes[1].view().await?;
         gossip_client::instances(&view.members).into_iter().find(|instance| instance.service == service)
@@ -179,10 +211,6 @@ async fn a_lost_lease_takes_the_instance_down_and_a_withdrawal_takes_it_away() {
     })
     .await;
     assert_eq!(nodes[1].state_of("n1").await, Some(MemberState::Alive), "its node lives");
-
-    let older = Instance { generation: session.generation - 1, ..session.clone() };
-    let refused = nodes[0].client.publish(&[older], &[], lease).await.expect_err("an older process");
-    assert_eq!(proto::error::Code::of(&refused), proto::error::Code::Fenced);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

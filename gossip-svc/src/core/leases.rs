@@ -102,7 +102,8 @@ impl Leases {
         let mut after: BTreeMap<&ServiceKey, &ServiceFact> =
             self.held.iter().map(|(key, lease)| (key, &lease.fact)).collect();
         for (key, fact) in services {
-            let current = after.insert(key, fact).map_or(0, |held| held.generation);
+            // One that is down already fences nobody: the other process is the living one.
+            let current = after.insert(key, fact).filter(|held| !held.down).map_or(0, |held| held.generation);
             if fact.generation < current {
                 let (service, instance) = (key.service.clone(), key.instance.clone());
                 return Err(Refused::OldGeneration { service, instance, current });
@@ -202,6 +203,8 @@ mod tests {
         let refused = leases.publish(Duration::ZERO, vec![(key("n0"), fact(1)), (key("n1"), fact(1))], TTL);
         assert!(matches!(refused, Err(Refused::OldGeneration { current: 2, .. })));
         assert_eq!(leases.facts().count(), 1, "nothing of a refused publication is applied");
+        leases.tick(TTL);
+        assert!(leases.publish(TTL, vec![(key("n1"), fact(1))], TTL).is_ok(), "the newer one is gone");
     }
 
     #[test]
