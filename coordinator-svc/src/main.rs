@@ -1,1 +1,23 @@
-fn main() {}
+//! The coordinator as a process of its own.
+
+use clap::Parser;
+use coordinator_svc::{Config, start};
+use kit::run::ServiceArgs;
+use std::process::ExitCode;
+
+/// Raft-backed control plane: keys, tasks, leases
+#[derive(Parser)]
+#[command(name = "coordinator-svc", version)]
+struct Cli {
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+fn main() -> ExitCode {
+    kit::run::service(&Cli::parse().service, proto::DESCRIPTORS, |config: Config, node| async move {
+        let announce = node.context.announce.clone();
+        node.context.tasks.detach("directory", node.directory.follow(announce));
+        start(config.with_profile(&node.config.profile), &node.context).await?;
+        Ok(Vec::new())
+    })
+}

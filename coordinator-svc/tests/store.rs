@@ -1,7 +1,10 @@
 //! The Raft library's own storage suite, and ours, on our store in memory and on disk.
 
 use coordinator_svc::raft::{log_store::LogStore, machine::Machine, types::TypeConfig};
-use openraft::{StorageError, testing::log::{StoreBuilder, Suite}};
+use openraft::{
+    StorageError,
+    testing::log::{StoreBuilder, Suite},
+};
 
 struct InMemory;
 

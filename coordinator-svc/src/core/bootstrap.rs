@@ -86,7 +86,8 @@ pub fn next_change(members: &Members, seen: &[Candidate]) -> Option<Change> {
             _ => {}
         }
     }
-    let new = seen.iter().find(|candidate| candidate.pristine && !members.names.contains_key(&candidate.raft_id));
+    let new =
+        seen.iter().find(|candidate| candidate.pristine && !members.names.contains_key(&candidate.raft_id));
     new.map(|candidate| Change::AddLearner(candidate.raft_id))
 }
 
@@ -95,7 +96,11 @@ mod tests {
     use super::*;
 
     fn seen(list: &[(u64, &str, bool)]) -> Vec<Candidate> {
-        let candidate = |&(raft_id, name, pristine): &(u64, &str, bool)| Candidate { raft_id, name: name.into(), pristine };
+        let candidate = |&(raft_id, name, pristine): &(u64, &str, bool)| Candidate {
+            raft_id,
+            name: name.into(),
+            pristine,
+        };
         list.iter().map(candidate).collect()
     }
 

@@ -98,7 +98,9 @@ impl TaskId {
     /// Reads `t<number>`.
     pub fn parse(text: &str) -> Result<TaskId, Invalid> {
         let number = text.strip_prefix('t').and_then(|digits| digits.parse().ok());
-        number.map(TaskId).ok_or_else(|| Invalid(format!("task id {:?} is not of the form t<number>", cut(text, 64))))
+        number
+            .map(TaskId)
+            .ok_or_else(|| Invalid(format!("task id {:?} is not of the form t<number>", cut(text, 64))))
     }
 }
 
@@ -259,7 +261,9 @@ impl Command {
             return Err(Invalid(format!("priority is {priority}; at most {PRIORITY_MAX} is allowed")));
         }
         if max_attempts > ATTEMPTS_MAX {
-            return Err(Invalid(format!("max_attempts is {max_attempts}; at most {ATTEMPTS_MAX} is allowed")));
+            return Err(Invalid(format!(
+                "max_attempts is {max_attempts}; at most {ATTEMPTS_MAX} is allowed"
+            )));
         }
         let max_attempts = if max_attempts == 0 { ATTEMPTS_DEFAULT } else { max_attempts };
         Command::new(request_id, Op::Submit { queue, priority: priority as u8, payload, max_attempts })
@@ -270,7 +274,11 @@ impl Command {
         check_name(&queue)?;
         check_name(&worker)?;
         if !TTL_MS.contains(&ttl_ms) {
-            return Err(Invalid(format!("ttl_ms is {ttl_ms}; {} to {} is allowed", TTL_MS.start(), TTL_MS.end())));
+            return Err(Invalid(format!(
+                "ttl_ms is {ttl_ms}; {} to {} is allowed",
+                TTL_MS.start(),
+                TTL_MS.end()
+            )));
         }
         Command::new(request_id, Op::Lease { queue, worker, ttl_ms })
     }
@@ -290,7 +298,10 @@ impl Command {
 
     fn new(request_id: String, op: Op) -> Result<Command, Invalid> {
         if request_id.len() > REQUEST_ID_MAX {
-            return Err(Invalid(format!("request_id has {} bytes; at most {REQUEST_ID_MAX} are allowed", request_id.len())));
+            return Err(Invalid(format!(
+                "request_id has {} bytes; at most {REQUEST_ID_MAX} are allowed",
+                request_id.len()
+            )));
         }
         Ok(Command { request_id, op })
     }

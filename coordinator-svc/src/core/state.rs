@@ -32,6 +32,11 @@ impl State {
         outcome
     }
 
+    /// Whether a request id was answered already.
+    pub fn answered(&self, request_id: &str) -> bool {
+        self.dedupe.get(request_id).is_some()
+    }
+
     fn change(&mut self, index: u64, op: &Op) -> Outcome {
         match op {
             Op::Put { key, value, expected_revision } => {

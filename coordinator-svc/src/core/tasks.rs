@@ -102,7 +102,8 @@ impl Tasks {
 
     /// Hands out the first task of a queue.
     pub fn lease(&mut self, queue: &str, worker: &str, ttl_ms: u64) -> Outcome {
-        let Some((id, entry)) = self.queues.get_mut(queue).and_then(|q| Some((q.ready.pop_first()?.1, q))) else {
+        let Some((id, entry)) = self.queues.get_mut(queue).and_then(|q| Some((q.ready.pop_first()?.1, q)))
+        else {
             return Outcome::Leased { task: None };
         };
         let Some(task) = self.tasks.get_mut(&id) else {

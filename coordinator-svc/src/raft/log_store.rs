@@ -69,7 +69,8 @@ impl LogStore {
 
     /// A store that forgets everything when it is dropped.
     pub fn in_memory() -> io::Result<LogStore> {
-        let database = Builder::new().create_with_backend(InMemoryBackend::new()).map_err(io::Error::other)?;
+        let database =
+            Builder::new().create_with_backend(InMemoryBackend::new()).map_err(io::Error::other)?;
         LogStore::new(database)
     }
 

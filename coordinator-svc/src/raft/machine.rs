@@ -8,7 +8,7 @@ use super::{
     types::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::core::{
-    command::{Command, Op, Outcome, TaskId},
+    command::{Command, Op, Outcome, TaskId, TaskState},
     snapshot,
     state::State,
 };
@@ -49,10 +49,14 @@ pub enum Event {
         /// Its length in milliseconds.
         ttl_ms: u64,
     },
-    /// A task's attempt ended; the task may be terminal now.
+    /// A task's attempt ended.
     Ended {
         /// The task.
         task: TaskId,
+        /// Its state now: queued again, or terminal.
+        state: TaskState,
+        /// Its queue.
+        queue: String,
     },
 }
 
@@ -110,15 +114,17 @@ impl Machine {
                 Outcome::Nothing
             }
             EntryPayload::Normal(command) => {
+                let fresh = is_fresh(&applied.state, command);
                 let outcome = applied.state.apply(entry.index(), command);
-                self.tell(&applied.state, command, &outcome);
+                if fresh {
+                    self.tell(&applied.state, command, &outcome);
+                }
                 outcome
             }
         }
     }
 
     fn tell(&self, state: &State, command: &Command, outcome: &Outcome) {
-        let queue_of = |task: TaskId| state.tasks.get(task).map(|task| task.queue.clone());
         match (outcome, &command.op) {
             (Outcome::Submitted { .. }, Op::Submit { queue, .. }) => {
                 self.send(Event::Queued { queue: queue.clone() });
@@ -126,12 +132,12 @@ impl Machine {
             (Outcome::Leased { task: Some(task) }, _) => {
                 self.send(Event::Leased { task: task.id, token: task.token, ttl_ms: task.ttl_ms });
             }
-            (Outcome::Completed { .. } | Outcome::Expired { state: Some(_) }, op) => {
-                let (Op::Complete { task, .. } | Op::Expire { task, .. }) = op else { return };
-                self.send(Event::Ended { task: *task });
-                if let Some(queue) = queue_of(*task).filter(|queue| state.tasks.depth(queue) > 0) {
-                    self.send(Event::Queued { queue });
-                }
+            (
+                Outcome::Completed { state: now } | Outcome::Expired { state: Some(now) },
+                Op::Complete { task, .. } | Op::Expire { task, .. },
+            ) => {
+                let queue = state.tasks.get(*task).map(|task| task.queue.clone()).unwrap_or_default();
+                self.send(Event::Ended { task: *task, state: *now, queue });
             }
             _ => {}
         }
@@ -141,6 +147,16 @@ impl Machine {
         if self.events.try_send(event).is_err() {
             self.view.lost.store(true, Ordering::Release);
         }
+    }
+}
+
+/// Whether applying can change anything: a repeat only answers again.
+fn is_fresh(state: &State, command: &Command) -> bool {
+    match &command.op {
+        Op::Complete { task, token, .. } | Op::Expire { task, token } => {
+            state.tasks.leased(*task, *token).is_some()
+        }
+        _ => !state.answered(&command.request_id),
     }
 }
 
@@ -195,7 +211,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
     /// Checks, saves, and only then replaces the state: a bad snapshot changes nothing, and what
     /// is in memory is always what a restart finds.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
-        let state = snapshot::decode(&data).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let state =
+            snapshot::decode(&data).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         if self.store.snapshot_meta()?.as_ref() != Some(meta) {
             self.store.save_snapshot(meta, &data).await?;
         }

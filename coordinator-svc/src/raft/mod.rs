@@ -2,5 +2,9 @@
 
 pub mod log_store;
 pub mod machine;
+pub mod network;
+pub mod node;
+pub mod peers;
+pub mod server;
 pub mod types;
 mod writer;

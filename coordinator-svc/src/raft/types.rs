@@ -65,7 +65,8 @@ pub fn seal<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
 
 /// Decodes what came from the disk; changed bytes are an error, never a value.
 pub fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "record is damaged: its checksum does not match");
+    let damaged =
+        || io::Error::new(io::ErrorKind::InvalidData, "record is damaged: its checksum does not match");
     let (sum, body) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
     if u64::from_le_bytes(*sum) != xxh3_64(body) {
         return Err(damaged());

@@ -140,7 +140,9 @@ fn commit(database: &Database, rider: &Rider, batch: &[Write]) -> Result<(), red
                         meta.insert(*name, bytes.as_slice())?;
                     }
                 }
-                Write::Truncate { from } => log.retain_in((Bound::Included(*from), Bound::Unbounded), |_, _| false)?,
+                Write::Truncate { from } => {
+                    log.retain_in((Bound::Included(*from), Bound::Unbounded), |_, _| false)?
+                }
                 Write::Purge { upto, name, value } => {
                     log.retain_in((Bound::Unbounded, Bound::Included(*upto)), |_, _| false)?;
                     meta.insert(*name, value.as_slice())?;
