@@ -17,7 +17,7 @@ use crate::{
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -111,7 +111,7 @@ impl Context {
         directory: Directory,
     ) -> Self {
         let shutdown = parts.shutdown.clone();
-        let host = config.advertise.clone().unwrap_or_else(|| bound.grpc.ip().to_string());
+        let host = config.advertise.clone().unwrap_or_else(|| reachable(bound.grpc.ip()).to_string());
         Self {
             node: config.name.clone(),
             generation,
@@ -136,6 +136,20 @@ impl Context {
             admin: admin::Routes::new(),
         }
     }
+}
+
+/// The address itself, or for "all interfaces" the one that the default route leaves from
+/// (connecting a UDP socket sends nothing).
+fn reachable(bound: IpAddr) -> IpAddr {
+    if !bound.is_unspecified() {
+        return bound;
+    }
+    let documentation_net = (Ipv4Addr::new(192, 0, 2, 1), 9);
+    let routed = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect(documentation_net)?;
+        socket.local_addr()
+    });
+    routed.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |addr| addr.ip())
 }
 
 fn authority(host: &str, port: u16) -> String {
@@ -411,5 +425,19 @@ impl Life {
             None if clean => Ok(()),
             None => Err(Failure { code: 1, why: "aborted before everything was finished".into() }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_on_all_interfaces_advertises_one_that_others_can_dial() {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        assert_eq!(reachable(loopback), loopback);
+        assert!(!reachable(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).is_unspecified());
+        assert_eq!(authority("::1", 7610), "[::1]:7610");
+        assert_eq!(authority("n1", 7610), "n1:7610");
     }
 }

@@ -13,7 +13,7 @@
 //! | [`supervise`], [`shutdown`], [`readiness`] | the life of tasks and of the node |
 //! | [`metrics`], [`telemetry`], [`admin`] | what an operator sees |
 //! | [`backoff`], [`data_dir`] | small parts |
-//! | [`test`] | `eventually`, seeds, external tools |
+//! | [`test`] | `eventually`, seeds, external tools, a network in memory |
 //!
 //! # A service
 //! ```ignore
@@ -63,6 +63,7 @@ pub mod config;
 pub mod data_dir;
 pub mod directory;
 pub mod host;
+mod mem_net;
 pub mod metrics;
 pub mod net;
 mod process;

@@ -177,3 +177,15 @@ pub fn incoming(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn two_listeners_share_a_port() {
+        let first = reuse_port("127.0.0.1:0".parse().unwrap()).unwrap();
+        let second = reuse_port(first.local_addr().unwrap()).unwrap();
+        assert_eq!(first.local_addr().unwrap(), second.local_addr().unwrap());
+    }
+}

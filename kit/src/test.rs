@@ -1,5 +1,7 @@
 //! Helpers for tests of every crate.
 
+pub use crate::mem_net::MemNet;
+
 use rand::{SeedableRng as _, rngs::StdRng};
 use std::{
     env,

@@ -11,7 +11,7 @@ use kit::{
     config::DataDir,
     host::{Parts, Served},
     rpc::{CallPolicy, call, status, with_deadline},
-    test::eventually,
+    test::{MemNet, eventually},
 };
 use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 use tokio::{
@@ -72,7 +72,7 @@ async fn a_handler_that_panics_costs_one_call_and_not_the_connection() {
     assert_eq!(broken.code(), Code::Internal);
     ask(channel, with_deadline("echo".to_owned(), SOON)).await.unwrap();
     let metrics = get(served.context().admin_addr, "/metrics").await;
-    for (code, count) in [("Ok", 1), ("Internal", 1)] {
+    for (code, count) in [("OK", 1), ("INTERNAL", 1)] {
         let line = format!(
             "rpc_server_call_duration_seconds_count{{rpc_method=\"swarm.test.v1.EchoService/Echo\",rpc_response_status_code=\"{code}\"}} {count}"
         );
@@ -319,4 +319,52 @@ async fn an_essential_task_that_dies_stops_the_node_with_its_reason() {
     context.tasks.spawn("driver", async { Err::<(), _>("the disk is gone") });
     let failure = served.stopped().await.unwrap_err();
     assert_eq!((failure.code, failure.why.as_str()), (1, "task driver: the disk is gone"));
+}
+
+#[tokio::test]
+async fn a_node_on_a_simulated_network_is_cut_off_and_comes_back() {
+    let net = MemNet::new();
+    let node = async |name: &str| {
+        let parts = Parts { net: net.node(name), ..Parts::default() };
+        let host = Host::bind(&NodeConfig::for_test(name), parts).await.unwrap();
+        host.context().rpc.add(Echo::default());
+        host.serve().await
+    };
+    let (n1, n2) = (node("n1").await, node("n2").await);
+    let addr = n2.context().advertise.clone();
+    let policy = CallPolicy::once(Duration::from_millis(200));
+    let ask_n2 = || {
+        call(&policy, &n1.context().channels, &addr, |channel, left| {
+            ask(channel, with_deadline("echo".to_owned(), left))
+        })
+    };
+    ask_n2().await.unwrap();
+    net.cut("n1", "n2");
+    let lost = ask_n2().await.unwrap_err();
+    assert_eq!(status::reason(&lost).as_deref(), Some("OUTCOME_UNKNOWN"), "{lost}");
+    net.heal("n1", "n2");
+    eventually("n2 answers again", SOON, || async { ask_n2().await.ok() }).await;
+    n1.kill().await;
+    n2.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn keep_alive_ends_a_call_over_a_dead_link_long_before_its_deadline() {
+    let net = MemNet::new();
+    let node = async |name: &str| {
+        let parts = Parts { net: net.node(name), ..Parts::default() };
+        let host = Host::bind(&NodeConfig::for_test(name), parts).await.unwrap();
+        host.context().rpc.add(Echo::default());
+        host.serve().await
+    };
+    let (n1, n2) = (node("n1").await, node("n2").await);
+    let channel = n1.context().channels.get(&n2.context().advertise);
+    ask(channel.clone(), with_deadline("echo".to_owned(), SOON)).await.unwrap();
+    net.cut("n1", "n2");
+    let start = Instant::now();
+    let lost = ask(channel, with_deadline("slow".to_owned(), Duration::from_secs(3600))).await.unwrap_err();
+    assert_eq!(status::reason(&status::settle(lost)).as_deref(), Some("OUTCOME_UNKNOWN"));
+    assert!(start.elapsed() <= Duration::from_secs(5), "took {:?}", start.elapsed());
+    n1.kill().await;
+    n2.kill().await;
 }

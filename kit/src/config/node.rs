@@ -23,7 +23,8 @@ pub struct NodeConfig {
     pub admin_hosts: Vec<String>,
     /// gRPC listener.
     pub grpc: SocketAddr,
-    /// Host under which others reach this node, when it listens on all interfaces.
+    /// Host under which others reach this node. Unset: the address of `grpc`, or when that
+    /// is all interfaces, the address that the default route leaves from.
     pub advertise: Option<String>,
     /// Failure domain.
     pub zone: String,

@@ -3,10 +3,14 @@
 use super::status;
 use crate::metrics::{CALL_BUCKETS, HistogramFamily, Metrics};
 use futures::{FutureExt as _, future::BoxFuture};
+use http::uri::PathAndQuery;
+use parking_lot::RwLock;
 use prometheus_client::{encoding::EncodeLabelSet, metrics::histogram::Histogram};
 use std::{
+    collections::HashMap,
     convert::Infallible,
     panic::AssertUnwindSafe,
+    sync::Arc,
     task::{Context, Poll},
 };
 use tonic::{Code, Status, body::Body};
@@ -16,20 +20,54 @@ use tracing::Instrument as _;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     rpc_method: String,
-    rpc_response_status_code: String,
+    rpc_response_status_code: &'static str,
+}
+
+/// The histograms by method and code. Those seen before are found without an allocation.
+#[derive(Clone, Debug)]
+struct Durations {
+    family: HistogramFamily<Labels>,
+    seen: Arc<RwLock<HashMap<(PathAndQuery, Code), Histogram>>>,
+}
+
+impl Durations {
+    fn new(metrics: &Metrics) -> Self {
+        let help = "Time from a call's arrival to the head of its answer";
+        let make = || Histogram::new(CALL_BUCKETS);
+        let family = metrics.histogram_family("rpc_server_call_duration_seconds", help, make);
+        Self { family, seen: Arc::default() }
+    }
+
+    fn observe(&self, path: &PathAndQuery, response: &Response, seconds: f64) {
+        // Without the header the status is in the trailers, which a success (or a stream) has.
+        let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+        let key = match code {
+            // Made-up paths must not make labels.
+            Code::Unimplemented => (PathAndQuery::from_static("/_other"), code),
+            _ => (path.clone(), code),
+        };
+        if let Some(histogram) = self.seen.read().get(&key) {
+            return histogram.observe(seconds);
+        }
+        let labels = Labels {
+            rpc_method: key.0.path().trim_start_matches('/').into(),
+            rpc_response_status_code: code_name(code),
+        };
+        let histogram = self.family.get_or_create_owned(&labels);
+        histogram.observe(seconds);
+        self.seen.write().insert(key, histogram);
+    }
 }
 
 /// Wraps the routes of a server.
 #[derive(Clone, Debug)]
 pub(super) struct GuardLayer {
-    duration: HistogramFamily<Labels>,
+    durations: Durations,
 }
 
 impl GuardLayer {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        let help = "Time from a call's arrival to the head of its answer";
-        let make = || Histogram::new(CALL_BUCKETS);
-        Self { duration: metrics.histogram_family("rpc_server_call_duration_seconds", help, make) }
+        Self { durations: Durations::new(metrics) }
     }
 }
 
@@ -37,14 +75,14 @@ impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;
 
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard { inner, duration: self.duration.clone() }
+        Guard { inner, durations: self.durations.clone() }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Guard<S> {
     inner: S,
-    duration: HistogramFamily<Labels>,
+    durations: Durations,
 }
 
 type Request = http::Request<Body>;
@@ -64,14 +102,16 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let path = request.uri().path().to_owned();
-        if !has_deadline(&request) && !is_exempt(&path) {
+        let path = request.uri().path_and_query().cloned();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/_other"));
+        if !has_deadline(&request) && !is_exempt(path.path()) {
             let refused = status::deadline_required().into_http();
-            self.observe(&path, &refused, 0.0);
+            // The path is not known to exist.
+            self.durations.observe(&PathAndQuery::from_static("/_other"), &refused, 0.0);
             return Box::pin(std::future::ready(Ok(refused)));
         }
         let start = tokio::time::Instant::now();
-        let span = tracing::debug_span!("rpc", path);
+        let span = tracing::debug_span!("rpc", path = path.path());
         // The ready clone is the one that was polled.
         let clone = self.clone();
         let mut ready = std::mem::replace(self, clone);
@@ -79,25 +119,14 @@ where
             async move {
                 let answer = AssertUnwindSafe(ready.inner.call(request)).catch_unwind().await;
                 let response = answer.unwrap_or_else(|_panic| {
-                    tracing::error!(path, "a handler panicked");
+                    tracing::error!(path = path.path(), "a handler panicked");
                     Ok(status::with_reason(Code::Internal, "INTERNAL", "the handler panicked").into_http())
                 })?;
-                ready.observe(&path, &response, start.elapsed().as_secs_f64());
+                ready.durations.observe(&path, &response, start.elapsed().as_secs_f64());
                 Ok(response)
             }
             .instrument(span),
         )
-    }
-}
-
-impl<S> Guard<S> {
-    fn observe(&self, path: &str, response: &Response, seconds: f64) {
-        // Without the header the status is in the trailers, which a success (or a stream) has.
-        let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
-        // Made-up paths must not make labels.
-        let method = if code == Code::Unimplemented { "_other" } else { path.trim_start_matches('/') };
-        let labels = Labels { rpc_method: method.into(), rpc_response_status_code: format!("{code:?}") };
-        self.duration.get_or_create(&labels).observe(seconds);
     }
 }
 
@@ -107,4 +136,27 @@ fn has_deadline(request: &Request) -> bool {
 
 fn is_exempt(path: &str) -> bool {
     path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.")
+}
+
+/// The names of OpenTelemetry's RPC conventions.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
