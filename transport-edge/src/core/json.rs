@@ -7,12 +7,51 @@
 mod number;
 mod string;
 
-use super::jsonrpc::ScanError;
+use super::jsonrpc::{ScanError, Span};
 
 /// Deepest nesting of objects and arrays.
 pub const MAX_DEPTH: u32 = 64;
 /// Most values (keys not counted) in one body.
 pub const MAX_NODES: u32 = 100_000;
+
+/// Where the value of `key` is in the object `raw`, which is valid JSON. The key is compared
+/// as written; the first one counts.
+pub fn member(raw: &[u8], key: &str) -> Option<Span> {
+    let mut lexer = Lexer::new(raw, true);
+    lexer.expect(b'{', "not an object").ok()?;
+    loop {
+        let (start, end, _) = lexer.key().ok()?;
+        lexer.whitespace();
+        let value = lexer.at;
+        lexer.skip(1).ok()?;
+        if raw.get(start..end) == Some(key.as_bytes()) {
+            return Some(Span::new(value, lexer.at));
+        }
+        if !lexer.accept(b',') {
+            return None;
+        }
+    }
+}
+
+/// The elements of the array `raw`, which is valid JSON.
+pub fn elements(raw: &[u8]) -> Vec<Span> {
+    let mut lexer = Lexer::new(raw, true);
+    let mut found = Vec::new();
+    if lexer.expect(b'[', "not an array").is_err() || lexer.accept(b']') {
+        return found;
+    }
+    loop {
+        lexer.whitespace();
+        let start = lexer.at;
+        if lexer.skip(1).is_err() {
+            return found;
+        }
+        found.push(Span::new(start, lexer.at));
+        if !lexer.accept(b',') {
+            return found;
+        }
+    }
+}
 
 /// Position and budgets of one pass.
 pub(crate) struct Lexer<'a> {
