@@ -127,9 +127,14 @@ async fn check_host(
     }
 }
 
-async fn serve_metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], admin.metrics.encode())
+async fn serve_metrics(State(admin): State<Admin>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let (content_type, text) = if accept.contains("application/openmetrics-text") {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", admin.metrics.encode())
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", admin.metrics.encode_text())
+    };
+    ([(header::CONTENT_TYPE, content_type)], text)
 }
 
 async fn serve_ready(State(admin): State<Admin>) -> impl IntoResponse {

@@ -11,7 +11,7 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use std::{fmt, hash::Hash, sync::Arc, sync::atomic::AtomicU64};
+use std::{collections::BTreeSet, fmt, hash::Hash, sync::Arc, sync::atomic::AtomicU64};
 
 pub use prometheus_client;
 
@@ -123,6 +123,34 @@ impl Metrics {
             Err(error) => format!("# encoding failed: {error}\n# EOF\n"),
         }
     }
+
+    /// Everything in Prometheus' older text format, for tools that do not ask for OpenMetrics.
+    pub fn encode_text(&self) -> String {
+        classic(&self.encode())
+    }
+}
+
+/// The older format names a counter's family with its `_total` and knows no `# EOF`.
+fn classic(open_metrics: &str) -> String {
+    let counter = |line: &str| {
+        let name = line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?;
+        Some(name.to_owned())
+    };
+    let counters: BTreeSet<String> = open_metrics.lines().filter_map(counter).collect();
+    let mut out = String::with_capacity(open_metrics.len() + counters.len() * 16);
+    for line in open_metrics.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(name) => {
+                out.push_str(&format!("# {what} {name}_total {rest}\n"));
+            }
+            _ => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+    out
 }
 
 impl fmt::Debug for Metrics {
@@ -147,5 +175,9 @@ mod tests {
         assert!(text.contains("swarm_test_calls_total 1"), "{text}");
         assert!(text.contains("swarm_build_info{version=\"1\"} 1"), "{text}");
         assert!(text.ends_with("# EOF\n"));
+        let text = metrics.encode_text();
+        assert!(text.contains("# HELP swarm_test_calls_total Calls"), "{text}");
+        assert!(text.contains("# TYPE swarm_test_calls_total counter\nswarm_test_calls_total 1"), "{text}");
+        assert!(!text.contains("EOF"), "{text}");
     }
 }

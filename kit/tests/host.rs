@@ -138,9 +138,31 @@ async fn the_admin_port_answers_its_own_names_only_and_errors_are_json() {
     let nameless = http(addr, "GET /metrics HTTP/1.0\r\n\r\n").await;
     assert!(nameless.starts_with("HTTP/1.0 403"), "{nameless}");
     let metrics = get(addr, "/metrics").await;
-    for line in ["swarm_build_info{version=", "swarm_config_info{sha256=", "swarm_node_ready 1", "# EOF"] {
+    for line in ["swarm_build_info{version=", "swarm_config_info{sha256=", "swarm_node_ready 1"] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
+    served.kill().await;
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_format_that_is_asked_for_and_pass_the_linter() {
+    let (served, _) = echo_node("n1").await;
+    let addr = served.context().admin_addr;
+    let channel = served.context().channels.get(&served.context().advertise);
+    ask(channel, with_deadline("echo".to_owned(), SOON)).await.unwrap();
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let request =
+        format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{accept}\r\nConnection: close\r\n\r\n");
+    assert!(http(addr, &request).await.ends_with("# EOF\n"));
+    let text = get(addr, "/metrics").await;
+    assert!(text.contains("text/plain; version=0.0.4"), "{text}");
+    let Some(promtool) = kit::test::tool("promtool") else { return };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, text.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let mut lint = std::process::Command::new(promtool);
+    let lint = lint.args(["check", "metrics"]).stdin(file.reopen().unwrap()).output().unwrap();
+    let words = String::from_utf8_lossy(&lint.stderr);
+    assert!(lint.status.success(), "{words}");
     served.kill().await;
 }
 

@@ -102,7 +102,8 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let path = request.uri().path_and_query().cloned();
+        // gRPC knows no query; one is as made-up as an unknown path.
+        let path = request.uri().path_and_query().filter(|path| path.query().is_none()).cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/_other"));
         if !has_deadline(&request) && !is_exempt(path.path()) {
             let refused = status::deadline_required().into_http();
