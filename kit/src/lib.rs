@@ -13,10 +13,10 @@
 //! | [`supervise`], [`shutdown`], [`readiness`] | the life of tasks and of the node |
 //! | [`metrics`], [`telemetry`], [`admin`] | what an operator sees |
 //! | [`backoff`], [`data_dir`] | small parts |
-//! | [`test`] | `eventually`, seeds, external tools, a network in memory |
+//! | [`mod@test`] | `eventually`, seeds, external tools, a network in memory |
 //!
 //! # A service
-//! ```ignore
+//! ```text
 //! // src/service.rs: wiring only
 //! pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
 //!     config.validate()?;
@@ -51,6 +51,10 @@
 //! * `tasks.spawn` is for what the node cannot do without: its end before the shutdown stops the
 //!   node, and the drain waits for it. What has nothing to finish is `tasks.background`. One connection or one job is `tasks.detach`; what may be started again is `tasks.supervise`.
 //! * While tasks drain both ports still answer; server streams end themselves on `shutdown.wait()`.
+//! * Errors of raw calls go through [`rpc::status::settle`] (as [`rpc::call`] does), so that
+//!   `UNAVAILABLE` means "nothing was applied" and a broken connection `OUTCOME_UNKNOWN`.
+//! * A config that is invalid is [`config::ConfigError`] somewhere in the error's chain, or
+//!   refused by [`config::Section::check`]: exit code 78.
 //! * A call without `grpc-timeout` is refused (`DEADLINE_REQUIRED`); use [`rpc::with_deadline`].
 
 #![warn(missing_docs)]

@@ -115,6 +115,7 @@ where
     Fut: Future<Output = anyhow::Result<Extras>>,
 {
     let file: ServiceFile<S> = load(args.config.as_deref(), args.flags())?;
+    file.service.check().map_err(|why| ConfigError::Invalid(format!("{}: {why}", S::NAME)))?;
     telemetry::init(&file.node.log).map_err(|error| ConfigError::Invalid(error.to_string()))?;
     let parts = Parts { config_sha256: sha256(&file), descriptors: vec![descriptors], ..Parts::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -204,7 +205,8 @@ pub fn report(result: &anyhow::Result<()>) -> u8 {
         return 0;
     };
     eprintln!("error: {error:#}");
-    let config = error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(HostError::Config(_)));
+    let config = error.chain().any(|cause| cause.is::<ConfigError>())
+        || matches!(error.downcast_ref(), Some(HostError::Config(_)));
     if config {
         return EXIT_CONFIG;
     }

@@ -2,9 +2,12 @@
 //!
 //! | seed | here | rule |
 //! |---|---|---|
-//! | coordinator, permanent, 5 in 60 s | [`Policy::DRIVER`] | restarted; over the limit the process exits and its supervisor restarts it |
-//! | worker pool, `simple_one_for_one`, unlimited | [`Policy::POOL`] | restarted, with a limit that only a broken program reaches |
-//! | connection handler, temporary | [`Policy::Temporary`] | never restarted; a panic costs one connection |
+//! | coordinator, registry shard: permanent, 5 in 60 s | [`Policy::DRIVER`] | restarted; over the limit the process exits and its supervisor restarts it |
+//! | gossip server: permanent, 3 in 60 s | [`Policy::HEALED_BY_PEERS`] | the same, sooner |
+//! | worker pool: `simple_one_for_one`, no limit | [`Policy::POOL`] | restarted, with a limit that only a broken program reaches |
+//! | connection handler: temporary | [`Policy::Temporary`] | never restarted; a panic costs one connection |
+//!
+//! Restarts wait 10 ms, doubling to 1 s with jitter, from the start again after a good minute.
 
 use crate::{backoff::Backoff, clock::Clock, shutdown::Shutdown};
 use futures::FutureExt as _;
@@ -39,6 +42,9 @@ pub enum Policy {
 impl Policy {
     /// A service's driver.
     pub const DRIVER: Policy = Policy::Permanent { max_restarts: 5, window: Duration::from_secs(60) };
+    /// A task whose state comes back from peers.
+    pub const HEALED_BY_PEERS: Policy =
+        Policy::Permanent { max_restarts: 3, window: Duration::from_secs(60) };
     /// A worker that fails for reasons outside (a follower of a peer).
     pub const POOL: Policy = Policy::Permanent { max_restarts: 1000, window: Duration::from_secs(60) };
 }
@@ -130,12 +136,16 @@ impl Tasks {
             let mut intensity = Intensity::new(max_restarts, window);
             let mut backoff = Backoff::random(Duration::from_millis(10), Duration::from_secs(1));
             loop {
+                let start = tasks.clock.now();
                 let end = tasks.run(make()).await;
                 if tasks.shutdown.is_triggered() {
                     return;
                 }
                 if !intensity.allows(tasks.clock.now()) {
                     return tasks.essential_ended(name, end);
+                }
+                if tasks.clock.now().saturating_duration_since(start) >= window {
+                    backoff.reset();
                 }
                 tasks.restarts.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(task = name, end = ?end, "task ended; starting it again");

@@ -59,10 +59,14 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     let found = candidates(name).into_iter().find(|path| path.is_file());
     if found.is_none() {
         let all = env::var("SWARM_REQUIRE_ALL").is_ok_and(|value| value == "1");
-        assert!(!all, "{name} is missing and SWARM_REQUIRE_ALL=1");
-        eprintln!("SKIPPED: {name} is missing (looked at SWARM_PREPARED, target/prepared and PATH)");
+        eprintln!("{}", missing(name, all));
     }
     found
+}
+
+fn missing(name: &str, all: bool) -> String {
+    assert!(!all, "{name} is missing and SWARM_REQUIRE_ALL=1");
+    format!("SKIPPED: {name} is missing (looked at SWARM_PREPARED, target/prepared and PATH)")
 }
 
 fn candidates(name: &str) -> Vec<PathBuf> {
@@ -75,4 +79,27 @@ fn candidates(name: &str) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     candidates.extend(env::split_paths(&path).map(|dir| dir.join(name)));
     candidates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_tool_is_a_loud_skip() {
+        assert_eq!(candidates("no-such-tool").into_iter().find(|path| path.is_file()), None);
+        assert!(missing("no-such-tool", false).starts_with("SKIPPED: no-such-tool"));
+    }
+
+    #[test]
+    #[should_panic(expected = "no-such-tool is missing and SWARM_REQUIRE_ALL=1")]
+    fn a_missing_tool_fails_where_everything_is_required() {
+        missing("no-such-tool", true);
+    }
+
+    #[tokio::test(start_paused = true)]
+    #[should_panic(expected = "not within 1s: the sun rises")]
+    async fn eventually_panics_with_what_it_waited_for() {
+        eventually("the sun rises", Duration::from_secs(1), || async { None::<()> }).await;
+    }
 }

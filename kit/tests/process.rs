@@ -22,10 +22,15 @@ struct Config {
     /// A task that never ends keeps the drain waiting.
     stuck: bool,
     fail: bool,
+    limit: i32,
 }
 
 impl Section for Config {
     const NAME: &'static str = "edge";
+
+    fn check(&self) -> Result<(), String> {
+        if self.limit < 0 { Err(format!("limit = {}: must not be negative", self.limit)) } else { Ok(()) }
+    }
 }
 
 #[derive(Parser)]
@@ -138,6 +143,9 @@ fn a_wrong_configuration_ends_with_78_and_one_line() {
     assert_eq!(code, 78);
     let line = format!("error: {file}:2:1: unknown key `stcuk` in [edge]; did you mean `stuck`?\n");
     assert_eq!(errors, line);
+    let file = config(dir.path(), "[edge]\nlimit = -1\n");
+    let (code, errors) = Process::start(&format!("--data :memory: --config {file}")).end();
+    assert_eq!((code, errors.as_str()), (78, "error: edge: limit = -1: must not be negative\n"));
     let (code, errors) = Process::start("--data :memory: --expect 2").end();
     assert_eq!((code, errors.as_str()), (78, "error: node.expect = \"2\": must be 1, 3 or 5\n"));
 }

@@ -1,7 +1,8 @@
 //! The contract: generated messages and services, id types, NATS subjects, error codes.
 //!
 //! Everything that crosses a process boundary is named here and nowhere else. Changes are
-//! additive; `tests/golden.rs` fails on a removed or renumbered field.
+//! additive; `tests/golden.rs` fails on a removed, renumbered or retyped field, and
+//! `SWARM_UPDATE_GOLDEN=1 cargo test -p proto` writes additions down.
 
 #![warn(missing_docs)]
 

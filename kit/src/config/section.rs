@@ -15,6 +15,11 @@ pub const SECTIONS: [&str; 7] = ["node", "registry", "gossip", "session", "coord
 pub trait Section: Serialize + DeserializeOwned + Default {
     /// The section's name, one of [`SECTIONS`].
     const NAME: &'static str;
+
+    /// Refuses what parses but makes no sense, in words that name the key.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// `[node]` and one service's section; the sections of other services are skipped.
