@@ -15,9 +15,9 @@ struct Cli {
 
 fn main() -> ExitCode {
     kit::run::service(&Cli::parse().service, proto::DESCRIPTORS, |config: Config, node| async move {
-        let announce = node.context.announce.clone();
-        node.context.tasks.detach("directory", node.directory.follow(announce));
         start(config.with_profile(&node.config.profile), &node.context).await?;
+        let follow = gossip_client::follow(&node.config, &node.context, node.directory);
+        node.context.tasks.spawn("directory", follow);
         Ok(Vec::new())
     })
 }
