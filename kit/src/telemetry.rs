@@ -38,10 +38,14 @@ pub struct TelemetryError {
     reason: String,
 }
 
+/// A library that tells each of its steps at `info` and each failed heartbeat at `warn`.
+const QUIET: &str = "openraft=error";
+
 /// Starts logging. A second call in one process (tests, several nodes) changes nothing.
 pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
     let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| config.filter.clone());
-    let filter = EnvFilter::try_new(&directives)
+    // What the caller names comes later and wins.
+    let filter = EnvFilter::try_new(format!("{QUIET},{directives}"))
         .map_err(|error| TelemetryError { filter: directives, reason: error.to_string() })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

@@ -78,6 +78,7 @@ async fn a_handler_that_panics_costs_one_call_and_not_the_connection() {
         );
         assert!(metrics.contains(&line), "{line} in {metrics}");
     }
+    assert!(!metrics.contains("CANCELLED"), "{metrics}");
     served.kill().await;
 }
 
@@ -215,6 +216,11 @@ async fn what_was_not_applied_is_tried_again_and_what_may_have_been_is_not() {
     let late = ask_for("slow", CallPolicy::new(Duration::from_millis(50))).await.unwrap_err();
     assert_eq!(echo.calls.swap(0, Ordering::Relaxed), 1);
     assert_ne!(late.code(), Code::Unavailable);
+    eventually("the late call is counted", SOON, || async {
+        let metrics = get(context.admin_addr, "/metrics").await;
+        metrics.contains("rpc_response_status_code=\"CANCELLED\"} 1").then_some(())
+    })
+    .await;
     served.kill().await;
 }
 

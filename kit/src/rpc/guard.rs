@@ -12,7 +12,9 @@ use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
+use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
@@ -38,9 +40,8 @@ impl Durations {
         Self { family, seen: Arc::default() }
     }
 
-    fn observe(&self, path: &PathAndQuery, response: &Response, seconds: f64) {
-        // Without the header the status is in the trailers, which a success (or a stream) has.
-        let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
+    fn observe(&self, path: &PathAndQuery, code: Code, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
         let key = match code {
             // Made-up paths must not make labels.
             Code::Unimplemented => (PathAndQuery::from_static("/_other"), code),
@@ -108,26 +109,48 @@ where
         if !has_deadline(&request) && !is_exempt(path.path()) {
             let refused = status::deadline_required().into_http();
             // The path is not known to exist.
-            self.durations.observe(&PathAndQuery::from_static("/_other"), &refused, 0.0);
+            let other = PathAndQuery::from_static("/_other");
+            self.durations.observe(&other, Code::InvalidArgument, Duration::ZERO);
             return Box::pin(std::future::ready(Ok(refused)));
         }
-        let start = tokio::time::Instant::now();
         let span = tracing::debug_span!("rpc", path = path.path());
         // The ready clone is the one that was polled.
         let clone = self.clone();
-        let mut ready = std::mem::replace(self, clone);
-        Box::pin(
-            async move {
-                let answer = AssertUnwindSafe(ready.inner.call(request)).catch_unwind().await;
-                let response = answer.unwrap_or_else(|_panic| {
-                    tracing::error!(path = path.path(), "a handler panicked");
-                    Ok(status::with_reason(Code::Internal, "INTERNAL", "the handler panicked").into_http())
-                })?;
-                ready.durations.observe(&path, &response, start.elapsed().as_secs_f64());
-                Ok(response)
-            }
-            .instrument(span),
-        )
+        let Guard { mut inner, durations } = std::mem::replace(self, clone);
+        let mut open = OpenCall { durations, path, start: Instant::now(), code: Code::Cancelled };
+        let answer = async move {
+            let answer = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
+            let response = answer.unwrap_or_else(|_panic| {
+                tracing::error!(path = open.path.path(), "a handler panicked");
+                Ok(status::with_reason(Code::Internal, "INTERNAL", "the handler panicked").into_http())
+            })?;
+            open.answered(&response);
+            Ok(response)
+        };
+        Box::pin(answer.instrument(span))
+    }
+}
+
+/// A call whose answer has no head yet. Dropped without one (the client went away, the
+/// deadline passed) it counts as cancelled.
+struct OpenCall {
+    durations: Durations,
+    path: PathAndQuery,
+    start: Instant,
+    code: Code,
+}
+
+impl OpenCall {
+    /// Without the header the status is in the trailers, which a success (or a stream) has.
+    fn answered(&mut self, response: &Response) {
+        let status = Status::from_header_map(response.headers());
+        self.code = status.map_or(Code::Ok, |status| status.code());
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.durations.observe(&self.path, self.code, self.start.elapsed());
     }
 }
 
