@@ -1,0 +1,63 @@
+//! What a shard has decided and nobody sees yet.
+
+use crate::core::{name::Name, table::Entry};
+use proto::registry::{Durability, Registration, Removed};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// One decided change.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Decided {
+    Put(Arc<Registration>),
+    Removed { removed: Arc<Removed>, kind: i32 },
+}
+
+/// One change of the disk.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Write {
+    Put(Arc<Registration>),
+    Tombstone(Arc<Removed>),
+    Forget(String),
+}
+
+/// What was decided and is not yet visible.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) changes: Vec<Decided>,
+    pub(crate) writes: Vec<Write>,
+    pub(super) pending: BTreeMap<Name, Option<Arc<Registration>>>,
+}
+
+impl Batch {
+    pub(super) fn put(&mut self, registration: Registration, was_durable: bool) {
+        let registration = Arc::new(registration);
+        if registration.durability() == Durability::Durable {
+            self.writes.push(Write::Put(registration.clone()));
+        } else if was_durable {
+            self.writes.push(Write::Forget(registration.name.clone()));
+        }
+        self.pending.insert(Name::new(&registration.name), Some(registration.clone()));
+        self.changes.push(Decided::Put(registration));
+    }
+
+    pub(super) fn remove(&mut self, removed: Arc<Removed>, kind: i32) {
+        self.pending.insert(Name::new(&removed.name), None);
+        self.changes.push(Decided::Removed { removed, kind });
+    }
+}
+
+/// A registration as the next command must see it.
+pub(super) enum Live {
+    Published(Arc<Entry>),
+    Pending(Arc<Registration>),
+}
+
+impl std::ops::Deref for Live {
+    type Target = Registration;
+
+    fn deref(&self) -> &Registration {
+        match self {
+            Live::Published(entry) => &entry.registration,
+            Live::Pending(registration) => registration,
+        }
+    }
+}

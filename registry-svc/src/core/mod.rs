@@ -1,0 +1,30 @@
+//! The registry as values: no socket, no clock, no task, no disk.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `name` | a key inline in its slot |
+//! | `table` | what readers see: shards of names, and their order |
+//! | `shard` | the rules: one writer per shard decides commands in order |
+//! | `batch` | what a shard has decided and nobody sees yet |
+//! | `merge` | which version of a name wins, on every node alike |
+//! | `tombstone` | names that were freed, so that they do not come back |
+//! | `lease` | who lives until when |
+//! | `recent` | answers to requests that may come again |
+//! | `history` | what changed, in order, as far back as is kept |
+//! | `status` | what edges say of backends |
+//! | `check` | what may be registered |
+
+pub(crate) mod batch;
+pub(crate) mod check;
+pub(crate) mod history;
+pub(crate) mod lease;
+pub(crate) mod merge;
+pub(crate) mod name;
+pub(crate) mod recent;
+pub(crate) mod shard;
+pub(crate) mod status;
+pub(crate) mod table;
+pub(crate) mod tombstone;
+
+#[cfg(test)]
+mod model_test;

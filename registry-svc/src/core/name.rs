@@ -1,0 +1,94 @@
+//! A key that lies inline in its slot: a lookup then chases one pointer less, which is worth a
+//! factor of two once the table does not fit the cache.
+
+use std::{borrow::Borrow, cmp::Ordering, fmt};
+
+const INLINE: usize = 30;
+
+/// A name, at most [`INLINE`] bytes inline, in 32 bytes.
+#[derive(Clone)]
+pub(crate) struct Name(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Inline { len: u8, bytes: [u8; INLINE] },
+    Heap(Box<str>),
+}
+
+impl Name {
+    pub(crate) fn new(text: &str) -> Self {
+        let mut bytes = [0; INLINE];
+        match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(head), Ok(len)) => {
+                head.copy_from_slice(text.as_bytes());
+                Self(Repr::Inline { len, bytes })
+            }
+            _ => Self(Repr::Heap(text.into())),
+        }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Repr::Heap(text) => text.as_bytes(),
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        match &self.0 {
+            // Always valid: it was copied from a `str`.
+            Repr::Inline { .. } => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
+            Repr::Heap(text) => text,
+        }
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Name {}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+// `str` orders by bytes, as `Name` does.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_and_long_names_read_back_and_order_as_text() {
+        let texts = ["", "a", "a.b", "time", &"x".repeat(30), &"x".repeat(31), &"y".repeat(128)];
+        for pair in texts.windows(2) {
+            let (low, high) = (Name::new(pair[0]), Name::new(pair[1]));
+            assert_eq!(low.as_str(), pair[0]);
+            assert!(low < high);
+            assert_eq!(low, Name::new(pair[0]));
+        }
+        assert_eq!(size_of::<Name>(), 32);
+    }
+}

@@ -1,0 +1,505 @@
+//! The rules of one shard. Its writer decides one command after the other; what was decided
+//! becomes visible when the driver has made it durable and publishes the batch.
+
+use crate::core::{
+    batch::{Batch, Live, Write},
+    check::{self, Malformed},
+    lease::Leases,
+    merge::{self, Stamp, VERSION_MAX},
+    name::Name,
+    recent::Recent,
+    table::Table,
+    tombstone::Tombstones,
+};
+use proto::{
+    ids::{ShardId, check_name},
+    registry::{Durability, Registration, Removed},
+};
+use rand::{Rng as _, rngs::StdRng};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Causes of a removal.
+pub(crate) const DEREGISTERED: &str = "deregistered";
+pub(crate) const EXPIRED: &str = "expired";
+
+/// A write by a client.
+#[derive(Debug, Clone)]
+pub(crate) struct Register {
+    pub(crate) request_id: String,
+    /// Name, kind, owner, labels, spec, durability, ttl_ms and registered_at_ms; checked.
+    pub(crate) registration: Registration,
+    pub(crate) replace: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Deregister {
+    pub(crate) request_id: String,
+    pub(crate) name: String,
+    pub(crate) owner: String,
+    pub(crate) force: bool,
+}
+
+/// What a peer says, or what is found out about it.
+#[derive(Debug, Clone)]
+pub(crate) enum Heard {
+    Put(Box<Registration>),
+    Removed(Removed),
+    /// The origin has told its whole state: its ephemeral names beside these run out.
+    Complete { origin: Arc<str>, listed: Arc<BTreeSet<String>> },
+    /// The origin is dead: nobody renews its leases.
+    OriginDown(Arc<str>),
+    OriginUp(Arc<str>),
+}
+
+/// What was registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Registered {
+    pub(crate) lease_id: u64,
+    pub(crate) version: u64,
+    pub(crate) created: bool,
+}
+
+/// An answer that is kept for a repeated request.
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    Registered(Registered),
+    Deregistered,
+}
+
+/// What was renewed, of the leases of one shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Renewed {
+    pub(crate) renewed: Vec<u64>,
+    pub(crate) unknown: Vec<u64>,
+    /// A lease of another owner, with that owner.
+    pub(crate) foreign: Option<(u64, String)>,
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// Why a write is refused. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("{name:?} is registered by {owner:?} with {difference}")]
+    AlreadyRegistered { name: String, owner: String, difference: &'static str },
+    #[error("{name:?} is not registered")]
+    NotFound { name: String },
+    #[error("{name:?} belongs to {owner:?}")]
+    OtherOwner { name: String, owner: String },
+    #[error("request id {request_id:?} was used for another kind of request")]
+    RequestIdReused { request_id: String },
+}
+
+/// Bounds of one shard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) tombstones: usize,
+    pub(crate) recent: usize,
+}
+
+/// Why nobody renews a followed name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Orphan {
+    /// Its origin is dead, and takes it back when it was not.
+    OriginDead,
+    /// Its origin does not list it: it restarted, or freed the name while it was out of sight.
+    Unlisted,
+}
+
+/// The private state of one shard's writer.
+pub(crate) struct Shard {
+    id: ShardId,
+    origin: Arc<str>,
+    table: Arc<Table>,
+    // Lamport: no version that was seen here is higher.
+    clock: u64,
+    leases: Leases<u64, Name>,
+    // Ephemeral names that nobody renews any more, for their time to live from then on.
+    orphans: Leases<Name, Orphan>,
+    down: BTreeSet<Arc<str>>,
+    tombstones: Tombstones,
+    recent: Recent<Answer>,
+    rng: StdRng,
+}
+
+impl Shard {
+    /// `clock` must be above every version this origin may have given before this start.
+    pub(crate) fn new(id: ShardId, origin: Arc<str>, table: Arc<Table>, clock: u64, bounds: Bounds, rng: StdRng) -> Self {
+        Self {
+            id,
+            origin,
+            table,
+            clock,
+            leases: Leases::new(),
+            orphans: Leases::new(),
+            down: BTreeSet::new(),
+            tombstones: Tombstones::new(bounds.tombstones),
+            recent: Recent::new(bounds.recent),
+            rng,
+        }
+    }
+
+    pub(crate) fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Takes a tombstone from the disk.
+    pub(crate) fn restore_tombstone(&mut self, removed: &Removed, now: Instant) {
+        self.observe(removed.version);
+        self.tombstones.put(Name::new(&removed.name), Stamp::of_removed(removed), now);
+    }
+
+    /// Learns of a version that exists.
+    pub(crate) fn observe(&mut self, version: u64) {
+        self.clock = self.clock.max(version);
+    }
+
+    pub(crate) fn register(&mut self, command: Register, batch: &mut Batch, now: Instant) -> Result<Registered, Refusal> {
+        match self.recent.get(&command.request_id) {
+            Some(Answer::Registered(answer)) => return Ok(answer),
+            Some(Answer::Deregistered) => return Err(reused(command.request_id)),
+            None => {}
+        }
+        let request_id = command.request_id.clone();
+        let answer = self.decide_register(command, batch, now)?;
+        self.recent.keep(&request_id, Answer::Registered(answer));
+        Ok(answer)
+    }
+
+    fn decide_register(&mut self, command: Register, batch: &mut Batch, now: Instant) -> Result<Registered, Refusal> {
+        let wanted = command.registration;
+        let Some(live) = self.live(&wanted.name, batch) else {
+            return Ok(self.write(wanted, None, batch, now));
+        };
+        let same_owner = live.owner == wanted.owner;
+        if same_value(&live, &wanted) {
+            match live.durability() {
+                // Several nodes import one file: whoever comes second finds it done.
+                Durability::Durable => return Ok(Registered { lease_id: 0, version: live.version, created: false }),
+                _ if same_owner => return Ok(self.again(wanted, &live, batch, now)),
+                _ => return Err(already(&live, "a lease")),
+            }
+        }
+        match (same_owner, command.replace) {
+            (true, true) => Ok(self.write(wanted, Some(&live), batch, now)),
+            (true, false) => Err(already(&live, "another value, and replace is not set")),
+            (false, _) => Err(already(&live, "another value")),
+        }
+    }
+
+    /// An ephemeral registration comes again from its owner: renewed, or taken over when the
+    /// lease was granted elsewhere or is to live differently.
+    fn again(&mut self, wanted: Registration, live: &Registration, batch: &mut Batch, now: Instant) -> Registered {
+        let held_here = live.origin == *self.origin && live.ttl_ms == wanted.ttl_ms;
+        if held_here && self.leases.renew(&live.lease_id, now).is_some() {
+            return Registered { lease_id: live.lease_id, version: live.version, created: false };
+        }
+        Registered { created: false, ..self.write(wanted, Some(live), batch, now) }
+    }
+
+    fn write(
+        &mut self,
+        mut registration: Registration,
+        live: Option<&Registration>,
+        batch: &mut Batch,
+        now: Instant,
+    ) -> Registered {
+        self.clock += 1;
+        registration.version = self.clock;
+        registration.origin = self.origin.to_string();
+        registration.lease_id = 0;
+        (registration.status, registration.statuses) = (None, Vec::new());
+        let name = Name::new(&registration.name);
+        self.release(live);
+        if registration.durability() == Durability::Ephemeral {
+            registration.lease_id = self.new_lease_id();
+            let ttl = Duration::from_millis(registration.ttl_ms);
+            self.leases.grant(registration.lease_id, name.clone(), ttl, now);
+        } else {
+            registration.ttl_ms = 0;
+        }
+        self.tombstones.lift(name.as_str());
+        let answer = Registered { lease_id: registration.lease_id, version: registration.version, created: true };
+        batch.put(registration, live.is_some_and(is_durable));
+        answer
+    }
+
+    pub(crate) fn deregister(&mut self, command: Deregister, batch: &mut Batch, now: Instant) -> Result<(), Refusal> {
+        match self.recent.get(&command.request_id) {
+            Some(Answer::Deregistered) => return Ok(()),
+            Some(Answer::Registered(_)) => return Err(reused(command.request_id)),
+            None => {}
+        }
+        let Some(live) = self.live(&command.name, batch) else {
+            return Err(Refusal::NotFound { name: command.name });
+        };
+        if live.owner != command.owner && !command.force {
+            return Err(Refusal::OtherOwner { name: command.name, owner: live.owner.clone() });
+        }
+        self.clock += 1;
+        let removed = Removed {
+            name: command.name,
+            version: self.clock,
+            origin: self.origin.to_string(),
+            cause: DEREGISTERED.into(),
+        };
+        self.free(&live, removed, batch, now);
+        self.recent.keep(&command.request_id, Answer::Deregistered);
+        Ok(())
+    }
+
+    /// Renews leases of this shard. With an owner, a lease of somebody else is not renewed.
+    pub(crate) fn renew(&mut self, lease_ids: &[u64], owner: &str, batch: &Batch, now: Instant) -> Renewed {
+        let mut answer = Renewed::default();
+        for id in lease_ids {
+            let holder = if owner.is_empty() { None } else { self.holder(*id, batch) };
+            if let Some(holder) = holder.filter(|holder| holder != owner) {
+                answer.foreign = Some((*id, holder));
+                continue;
+            }
+            match self.leases.renew(id, now) {
+                Some(ttl) => {
+                    answer.renewed.push(*id);
+                    answer.ttl = Some(answer.ttl.map_or(ttl, |shortest| shortest.min(ttl)));
+                }
+                None => answer.unknown.push(*id),
+            }
+        }
+        answer
+    }
+
+    /// Takes in what a peer says. Malformed things are refused: a peer's bug must not spread.
+    pub(crate) fn hear(&mut self, heard: Heard, batch: &mut Batch, now: Instant) -> Result<(), Malformed> {
+        match heard {
+            Heard::Put(registration) => {
+                check::check(&registration)?;
+                check_version(registration.version)?;
+                self.hear_put(*registration, batch, now);
+            }
+            Heard::Removed(removed) => {
+                check_name(&removed.name)?;
+                check_version(removed.version)?;
+                self.hear_removed(removed, batch, now);
+            }
+            Heard::Complete { origin, listed } => self.orphan_unlisted(&origin, &listed, batch, now),
+            Heard::OriginDown(origin) => self.origin_down(origin, batch, now),
+            Heard::OriginUp(origin) => self.origin_up(&origin, batch),
+        }
+        Ok(())
+    }
+
+    /// Frees what has ended: own leases, and names of dead origins.
+    pub(crate) fn sweep(&mut self, batch: &mut Batch, now: Instant) {
+        for (id, name) in self.leases.expired(now) {
+            if let Some(live) = self.live(name.as_str(), batch).filter(|live| live.lease_id == id) {
+                expire(&live, batch);
+            }
+        }
+        for (name, _) in self.orphans.expired(now) {
+            if let Some(live) = self.live(name.as_str(), batch) {
+                expire(&live, batch);
+            }
+        }
+    }
+
+    /// Forgets tombstones of before a moment, which every peer has heard of.
+    pub(crate) fn reap(&mut self, before: Instant, batch: &mut Batch) {
+        let reaped = self.tombstones.reap(before);
+        batch.writes.extend(reaped.iter().map(|name| Write::Forget(name.as_str().to_owned())));
+    }
+
+    pub(crate) fn tombstones(&self) -> Vec<Removed> {
+        self.tombstones.all()
+    }
+
+    /// When [`Shard::sweep`] is due.
+    pub(crate) fn next_end(&self) -> Option<Instant> {
+        self.leases.next_end().into_iter().chain(self.orphans.next_end()).min()
+    }
+
+    pub(crate) fn lease_count(&self) -> usize {
+        self.leases.len()
+    }
+
+    pub(crate) fn tombstone_count(&self) -> usize {
+        self.tombstones.len()
+    }
+
+    fn hear_put(&mut self, mut registration: Registration, batch: &mut Batch, now: Instant) {
+        (registration.status, registration.statuses) = (None, Vec::new());
+        self.observe(registration.version);
+        let live = self.live(&registration.name, batch);
+        let stamp = live.as_deref().map(Stamp::of);
+        if !merge::put_wins(&Stamp::of(&registration), stamp.as_ref(), self.tombstones.get(&registration.name)) {
+            return;
+        }
+        self.release(live.as_deref());
+        self.tombstones.lift(&registration.name);
+        if !is_durable(&registration) && self.down.contains(registration.origin.as_str()) {
+            self.orphan(&registration, Orphan::OriginDead, now);
+        }
+        batch.put(registration, live.as_deref().is_some_and(is_durable));
+    }
+
+    fn hear_removed(&mut self, removed: Removed, batch: &mut Batch, now: Instant) {
+        self.observe(removed.version);
+        let live = self.live(&removed.name, batch);
+        let (stamp, live_stamp) = (Stamp::of_removed(&removed), live.as_deref().map(Stamp::of));
+        if removed.cause == EXPIRED {
+            if let Some(live) = live.filter(|live| !is_durable(live) && Some(stamp) >= live_stamp) {
+                self.release(Some(&live));
+                expire(&live, batch);
+            }
+            return;
+        }
+        if !merge::removal_wins(&stamp, live_stamp.as_ref(), self.tombstones.get(&removed.name)) {
+            return;
+        }
+        match live {
+            Some(live) => self.free(&live, removed, batch, now),
+            // It frees nothing here and must still keep an older put out. It is kept on the
+            // disk, for whether the name was durable is not known.
+            None => self.bury(Arc::new(removed), true, batch, now),
+        }
+    }
+
+    fn free(&mut self, live: &Registration, removed: Removed, batch: &mut Batch, now: Instant) {
+        let removed = Arc::new(removed);
+        self.release(Some(live));
+        self.bury(removed.clone(), is_durable(live), batch, now);
+        batch.remove(removed, live.kind);
+    }
+
+    fn bury(&mut self, removed: Arc<Removed>, durable: bool, batch: &mut Batch, now: Instant) {
+        let dropped = self.tombstones.put(Name::new(&removed.name), Stamp::of_removed(&removed), now);
+        batch.writes.extend(dropped.iter().map(|name| Write::Forget(name.as_str().to_owned())));
+        if durable {
+            batch.writes.push(Write::Tombstone(removed));
+        }
+    }
+
+    fn orphan_unlisted(&mut self, origin: &str, listed: &BTreeSet<String>, batch: &Batch, now: Instant) {
+        for live in self.ephemeral_of(origin, batch) {
+            if !listed.contains(&live.name) {
+                self.orphan(&live, Orphan::Unlisted, now);
+            }
+        }
+    }
+
+    fn origin_down(&mut self, origin: Arc<str>, batch: &Batch, now: Instant) {
+        if !self.down.insert(origin.clone()) {
+            return;
+        }
+        for live in self.ephemeral_of(&origin, batch) {
+            self.orphan(&live, Orphan::OriginDead, now);
+        }
+    }
+
+    fn origin_up(&mut self, origin: &str, batch: &Batch) {
+        if !self.down.remove(origin) {
+            return;
+        }
+        for live in self.ephemeral_of(origin, batch) {
+            let name = Name::new(&live.name);
+            if self.orphans.get(&name) == Some(&Orphan::OriginDead) {
+                self.orphans.revoke(&name);
+            }
+        }
+    }
+
+    fn orphan(&mut self, registration: &Registration, why: Orphan, now: Instant) {
+        let name = Name::new(&registration.name);
+        if self.orphans.get(&name).is_none() {
+            let ttl = Duration::from_millis(registration.ttl_ms);
+            self.orphans.grant(name, why, ttl, now);
+        }
+    }
+
+    fn ephemeral_of(&self, origin: &str, batch: &Batch) -> Vec<Live> {
+        let published = self.table.shard_entries(self.id).into_iter().map(|entry| entry.registration.name.clone());
+        let pending = batch.pending.keys().map(|name| name.as_str().to_owned());
+        let names: BTreeSet<String> = published.chain(pending).collect();
+        let live = names.iter().filter_map(|name| self.live(name, batch));
+        live.filter(|live| live.origin == origin && !is_durable(live)).collect()
+    }
+
+    /// Ends whatever keeps a registration that is replaced or freed.
+    fn release(&mut self, live: Option<&Registration>) {
+        let Some(live) = live else {
+            return;
+        };
+        self.orphans.revoke(&Name::new(&live.name));
+        if live.lease_id != 0 && live.origin == *self.origin {
+            self.leases.revoke(&live.lease_id);
+        }
+    }
+
+    fn live(&self, name: &str, batch: &Batch) -> Option<Live> {
+        match batch.pending.get(name) {
+            Some(pending) => pending.clone().map(Live::Pending),
+            None => self.table.get(name).map(Live::Published),
+        }
+    }
+
+    fn holder(&self, lease_id: u64, batch: &Batch) -> Option<String> {
+        let name = self.leases.get(&lease_id)?;
+        self.live(name.as_str(), batch).map(|live| live.owner.clone())
+    }
+
+    /// Random, so that ids of two instances or two starts do not meet; the low bits are the shard.
+    fn new_lease_id(&mut self) -> u64 {
+        loop {
+            let id = (self.rng.random::<u64>() << SHARD_BITS) | u64::from(self.id.0);
+            if id > u64::from(self.id.0) && self.leases.get(&id).is_none() {
+                return id;
+            }
+        }
+    }
+}
+
+/// Low bits of a lease id that are its shard.
+const SHARD_BITS: u32 = 10;
+
+/// The shard of a lease.
+pub(crate) fn shard_of_lease(lease_id: u64) -> ShardId {
+    ShardId((lease_id & ((1 << SHARD_BITS) - 1)) as u16)
+}
+
+fn expire(live: &Registration, batch: &mut Batch) {
+    let removed = Removed {
+        name: live.name.clone(),
+        version: live.version,
+        origin: live.origin.clone(),
+        cause: EXPIRED.into(),
+    };
+    batch.remove(Arc::new(removed), live.kind);
+}
+
+fn is_durable(registration: &Registration) -> bool {
+    registration.durability() == Durability::Durable
+}
+
+fn same_value(a: &Registration, b: &Registration) -> bool {
+    a.kind == b.kind && a.durability == b.durability && a.labels == b.labels && a.spec == b.spec
+}
+
+fn already(live: &Registration, difference: &'static str) -> Refusal {
+    Refusal::AlreadyRegistered { name: live.name.clone(), owner: live.owner.clone(), difference }
+}
+
+fn reused(request_id: String) -> Refusal {
+    Refusal::RequestIdReused { request_id }
+}
+
+fn check_version(version: u64) -> Result<(), Malformed> {
+    if version < VERSION_MAX {
+        return Ok(());
+    }
+    let found = version.to_string();
+    Err(Malformed::Value { field: "version", found, allowed: "it must be below 2^62" })
+}

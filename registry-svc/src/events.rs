@@ -1,0 +1,53 @@
+//! Bus facts: what this instance took itself, for whoever wants to hear early. A lost fact is
+//! repaired by Watch.
+
+use crate::{
+    core::history::{Change, Event},
+    handle::Handle,
+};
+use bytes::Bytes;
+use kit::host::Context;
+use prost::Message as _;
+use proto::{registry::WatchResponse, subjects::Fact};
+
+const CHUNK: usize = 256;
+
+/// Publishes facts until the shutdown. When it falls behind the history, it goes on at the head.
+pub(crate) async fn publish(context: Context, handle: Handle) {
+    let mut head = handle.feed().subscribe();
+    let mut revision = handle.feed().head();
+    loop {
+        match handle.feed().after(revision, CHUNK) {
+            Ok(events) if events.is_empty() => tokio::select! {
+                _ = head.changed() => {}
+                () = context.shutdown.wait() => return,
+            },
+            Ok(events) => {
+                for event in events {
+                    revision = event.revision;
+                    publish_one(&context, &handle, event).await;
+                }
+            }
+            Err(compacted) => {
+                handle.metrics().facts_lost.inc_by(compacted.newest - revision.min(compacted.newest));
+                revision = compacted.newest;
+            }
+        }
+    }
+}
+
+async fn publish_one(context: &Context, handle: &Handle, event: Event) {
+    if event.change.origin() != context.node {
+        return;
+    }
+    let fact = match event.change {
+        Change::Put(_) => Fact::RegistrationPut,
+        Change::Removed { .. } => Fact::RegistrationRemoved,
+    };
+    let response = WatchResponse { revision: event.revision, event: Some(event.change.into()) };
+    let payload = Bytes::from(response.encode_to_vec());
+    if let Err(error) = context.bus.publish(&fact.subject(&context.cluster), payload).await {
+        handle.metrics().facts_lost.inc();
+        tracing::debug!(%error, "a fact was not published");
+    }
+}

@@ -1,0 +1,232 @@
+//! The registry as its handlers and followers see it: reads go to the table, writes to the
+//! queue of the name's shard.
+
+use crate::{
+    core::{
+        shard::{Deregister, Heard, Register, Registered, Renewed, shard_of_lease},
+        status::{StatusBoard, worst},
+        table::{Entry, Page, Table},
+    },
+    driver::{At, Command, Queues, Renew},
+    error::Failure,
+    feed::Feed,
+    metrics::Metrics,
+};
+use kit::clock::Clock;
+use parking_lot::Mutex;
+use proto::registry::{BackendReport, BackendStatus, Registration, Removed};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc::error::TrySendError, oneshot, watch};
+
+/// Names that one page looks at.
+const SCAN_MAX: usize = 10_000;
+
+#[derive(Clone)]
+pub(crate) struct Handle {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) table: Arc<Table>,
+    pub(crate) feed: Arc<Feed>,
+    /// By shard.
+    pub(crate) queues: Vec<Queues>,
+    pub(crate) queue_limit: usize,
+    pub(crate) statuses: Mutex<StatusBoard>,
+    pub(crate) max_statuses: usize,
+    pub(crate) reported: watch::Sender<u64>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self { shared: Arc::new(shared) }
+    }
+
+    pub(crate) fn feed(&self) -> &Arc<Feed> {
+        &self.shared.feed
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.shared.clock
+    }
+
+    pub(crate) fn lookup(&self, name: &str) -> Option<Arc<Entry>> {
+        let entry = self.shared.table.get(name);
+        self.shared.metrics.lookup(entry.is_some());
+        entry
+    }
+
+    pub(crate) fn page(
+        &self,
+        after: Option<&str>,
+        prefix: &str,
+        limit: usize,
+        keep: impl Fn(&Registration) -> bool,
+    ) -> Page {
+        self.shared.table.page(after, prefix, limit, SCAN_MAX, |entry| keep(&entry.registration))
+    }
+
+    pub(crate) async fn register(&self, register: Register) -> Result<At<Registered>, Failure> {
+        let name = register.registration.name.clone();
+        self.ask(&name, |reply| Command::Register(register, reply)).await
+    }
+
+    pub(crate) async fn deregister(&self, deregister: Deregister) -> Result<At<()>, Failure> {
+        let name = deregister.name.clone();
+        self.ask(&name, |reply| Command::Deregister(deregister, reply)).await
+    }
+
+    /// Renews leases, each at its shard.
+    pub(crate) async fn renew(&self, lease_ids: &[u64], owner: &str) -> Result<Renewed, Failure> {
+        let mut by_shard: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        for id in lease_ids {
+            by_shard.entry(usize::from(shard_of_lease(*id).0)).or_default().push(*id);
+        }
+        let mut all = Renewed::default();
+        let mut waiting = Vec::new();
+        for (shard, lease_ids) in by_shard {
+            let Some(queues) = self.shared.queues.get(shard) else {
+                all.unknown.extend(lease_ids);
+                continue;
+            };
+            let (reply, answer) = oneshot::channel();
+            // Renewals wait for their place instead of being refused.
+            let renew = Renew { lease_ids, owner: owner.to_owned(), reply };
+            queues.renewals.send(renew).await.map_err(|_| Failure::ShuttingDown)?;
+            waiting.push(answer);
+        }
+        for answer in waiting {
+            let part = answer.await.map_err(|_| Failure::ShuttingDown)?;
+            all.renewed.extend(part.renewed);
+            all.unknown.extend(part.unknown);
+            all.foreign = all.foreign.or(part.foreign);
+            all.ttl = all.ttl.into_iter().chain(part.ttl).min();
+        }
+        Ok(all)
+    }
+
+    /// Takes in what a peer says, in its order for each name; returns once it is visible and,
+    /// where it must be, durable.
+    pub(crate) async fn hear(&self, heard: Vec<Heard>) -> Result<(), Failure> {
+        let mut by_shard: BTreeMap<usize, Vec<Heard>> = BTreeMap::new();
+        for heard in heard {
+            for shard in self.shards_of(&heard) {
+                by_shard.entry(shard).or_default().push(heard.clone());
+            }
+        }
+        let mut waiting = Vec::new();
+        for (shard, heard) in by_shard {
+            let Some(queues) = self.shared.queues.get(shard) else {
+                continue;
+            };
+            let (reply, answer) = oneshot::channel();
+            queues.commands.send(Command::Hear(heard, reply)).await.map_err(|_| Failure::ShuttingDown)?;
+            waiting.push(answer);
+        }
+        for answer in waiting {
+            answer.await.map_err(|_| Failure::ShuttingDown)??;
+        }
+        Ok(())
+    }
+
+    /// Every tombstone.
+    pub(crate) async fn tombstones(&self) -> Result<Vec<Removed>, Failure> {
+        let mut all = Vec::new();
+        for queues in &self.shared.queues {
+            let (reply, answer) = oneshot::channel();
+            queues.commands.send(Command::Tombstones(reply)).await.map_err(|_| Failure::ShuttingDown)?;
+            all.extend(answer.await.map_err(|_| Failure::ShuttingDown)?);
+        }
+        Ok(all)
+    }
+
+    /// Forgets tombstones of before a moment.
+    pub(crate) async fn reap(&self, before: Instant) {
+        for queues in &self.shared.queues {
+            // Ends with the writers.
+            let _ = queues.commands.send(Command::Reap(before)).await;
+        }
+    }
+
+    /// Takes what an edge says (`local`), or what a peer heard from it. Answers how long it counts.
+    pub(crate) fn report(&self, reports: Vec<BackendReport>, local: bool) -> Result<Duration, Failure> {
+        let now = self.shared.clock.now();
+        let mut board = self.shared.statuses.lock();
+        for BackendReport { name, status } in reports {
+            let full = Failure::Exhausted { what: "max_statuses", limit: self.shared.max_statuses };
+            board.put(&name, status.unwrap_or_default(), local, now).map_err(|_| full)?;
+        }
+        let (ttl, counter) = (board.ttl(), board.counter());
+        drop(board);
+        self.shared.reported.send_replace(counter);
+        Ok(ttl)
+    }
+
+    /// What this node's edges reported after a counter, and the counter now.
+    pub(crate) fn reports_since(&self, counter: u64) -> (Vec<BackendReport>, u64) {
+        let board = self.shared.statuses.lock();
+        (board.since(counter, self.shared.clock.now()), board.counter())
+    }
+
+    pub(crate) fn subscribe_reports(&self) -> watch::Receiver<u64> {
+        self.shared.reported.subscribe()
+    }
+
+    pub(crate) fn sweep_reports(&self) {
+        self.shared.statuses.lock().sweep(self.shared.clock.now());
+    }
+
+    /// A registration as people see it: with what edges say of it.
+    pub(crate) fn with_status(&self, entry: &Entry) -> Registration {
+        let mut registration = entry.registration.clone();
+        let statuses: Vec<BackendStatus> =
+            self.shared.statuses.lock().of(&registration.name, self.shared.clock.now());
+        registration.status = worst(&statuses).cloned();
+        registration.statuses = statuses;
+        registration
+    }
+
+    /// A write by a client waits for nothing: a full queue is told at once.
+    async fn ask<T>(
+        &self,
+        name: &str,
+        command: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Command,
+    ) -> Result<T, Failure> {
+        let shard = usize::from(self.shared.table.shard_of(name).0);
+        let Some(queues) = self.shared.queues.get(shard) else {
+            return Err(Failure::ShuttingDown);
+        };
+        let (reply, answer) = oneshot::channel();
+        match queues.commands.try_send(command(reply)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                return Err(Failure::Exhausted { what: "queue", limit: self.shared.queue_limit });
+            }
+            Err(TrySendError::Closed(_)) => return Err(Failure::ShuttingDown),
+        }
+        // The writer ended with the command in its queue or in its hands.
+        let ended = || Failure::StoreUnsure("the shard's writer has ended".into());
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    fn shards_of(&self, heard: &Heard) -> Vec<usize> {
+        let of = |name: &str| vec![usize::from(self.shared.table.shard_of(name).0)];
+        match heard {
+            Heard::Put(registration) => of(&registration.name),
+            Heard::Removed(removed) => of(&removed.name),
+            Heard::Complete { .. } | Heard::OriginDown(_) | Heard::OriginUp(_) => {
+                (0..self.shared.queues.len()).collect()
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Wiring only.
+
+use crate::{
+    Config, Error,
+    core::{
+        history::History,
+        shard::{Bounds, Shard},
+        status::StatusBoard,
+        table::Table,
+    },
+    driver::{Driver, Inbox, Queues, queues},
+    events,
+    feed::Feed,
+    follow::Peers,
+    handle::{Handle, Shared},
+    janitor,
+    metrics::Metrics,
+    rpc::Handler,
+    store::{MemoryStore, Record, RedbStore, Store},
+};
+use kit::{
+    host::{Context, Running},
+    rpc::MAX_MESSAGE,
+};
+use parking_lot::Mutex;
+use proto::{
+    ids::ShardId,
+    registry::{Registration, registry_service_server::RegistryServiceServer},
+};
+use rand::{SeedableRng as _, rngs::StdRng};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Reads the store, adds the gRPC service to the node and starts the writers, the followers of
+/// the other instances, and the publisher of facts.
+pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
+    config.validate()?;
+    let ready = ctx.readiness.condition("registry");
+    let synced = ctx.readiness.condition("registry-peers");
+    let metrics = Metrics::new(&ctx.metrics);
+    let store = open_store(ctx, &metrics)?;
+    let records = store.load()?;
+
+    let table = Arc::new(Table::new(config.shards));
+    let history = History::new(ctx.generation, config.history, config.history_bytes);
+    let feed = Feed::new(table.clone(), history);
+    let (queues, inboxes): (Vec<Queues>, Vec<Inbox>) = (0..config.shards).map(|_| queues(config.queue)).unzip();
+    let shards = restore(records, &config, ctx, &table, &feed);
+    for (shard, inbox) in shards.into_iter().zip(inboxes) {
+        let id = shard.id();
+        let driver = Driver {
+            id,
+            shard,
+            inbox,
+            store: store.clone(),
+            feed: feed.clone(),
+            table: table.clone(),
+            max_registrations: config.max_registrations,
+            clock: ctx.clock.clone(),
+            shutdown: ctx.shutdown.clone(),
+            metrics: metrics.shard(id),
+        };
+        ctx.tasks.spawn("registry-shard", driver.run());
+    }
+
+    let handle = Handle::new(Shared {
+        table,
+        feed,
+        queues,
+        queue_limit: config.queue,
+        statuses: Mutex::new(StatusBoard::new(config.max_statuses, config.status_ttl)),
+        max_statuses: config.max_statuses,
+        reported: watch::Sender::new(0),
+        clock: ctx.clock.clone(),
+        metrics,
+    });
+    serve(ctx, &handle);
+    let peers = Peers::new(ctx.clone(), handle.clone());
+    ctx.tasks.spawn("registry-peers", peers.run(synced, config.sync_wait));
+    ctx.tasks.spawn("registry-facts", events::publish(ctx.clone(), handle.clone()));
+    ctx.tasks.spawn("registry-janitor", janitor::run(ctx.clone(), handle, config));
+    ctx.announce.set(ctx.instance("registry"));
+    ready.met();
+    Ok(Running { addr: ctx.grpc_addr })
+}
+
+fn open_store(ctx: &Context, metrics: &Metrics) -> Result<Arc<dyn Store>, Error> {
+    Ok(match &ctx.data {
+        Some(data) => Arc::new(RedbStore::open(&data.join("registry"), metrics.commit_seconds.clone())?),
+        None => Arc::new(MemoryStore::default()),
+    })
+}
+
+/// Puts what the disk holds into the table, and gives each shard its tombstones and its clock.
+fn restore(records: Vec<Record>, config: &Config, ctx: &Context, table: &Arc<Table>, feed: &Feed) -> Vec<Shard> {
+    let now = ctx.clock.now();
+    let mut shards: Vec<Shard> = (0..config.shards).map(|id| new_shard(ShardId(id), config, ctx, table)).collect();
+    let mut puts: Vec<Registration> = Vec::new();
+    for record in records {
+        let (Record::Put(Registration { name, .. }) | Record::Tombstone(proto::registry::Removed { name, .. })) = &record;
+        let shard = shards.get_mut(usize::from(table.shard_of(name).0));
+        match (record, shard) {
+            (Record::Put(registration), Some(shard)) => {
+                shard.observe(registration.version);
+                puts.push(registration);
+            }
+            (Record::Tombstone(removed), Some(shard)) => shard.restore_tombstone(&removed, now),
+            (_, None) => {}
+        }
+    }
+    feed.restore(puts);
+    shards
+}
+
+fn new_shard(id: ShardId, config: &Config, ctx: &Context, table: &Arc<Table>) -> Shard {
+    let bounds = Bounds {
+        tombstones: config.max_tombstones.div_ceil(usize::from(config.shards)),
+        recent: config.recent_answers,
+    };
+    // The generation grows with every start, so versions do too, even of what was in memory only.
+    Shard::new(id, ctx.node.as_str().into(), table.clone(), ctx.generation, bounds, StdRng::from_os_rng())
+}
+
+fn serve(ctx: &Context, handle: &Handle) {
+    let handler =
+        Handler { handle: handle.clone(), node: ctx.node.as_str().into(), shutdown: ctx.shutdown.clone() };
+    let server = RegistryServiceServer::new(handler).max_decoding_message_size(MAX_MESSAGE);
+    ctx.rpc.add(server.max_encoding_message_size(MAX_MESSAGE));
+    ctx.rpc.reflect(proto::DESCRIPTORS);
+}

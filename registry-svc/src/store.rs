@@ -1,0 +1,40 @@
+//! The seam to disk: what is durable of the names. A store in memory that serialises as the
+//! real one does, and redb.
+
+mod codec;
+mod memory;
+mod redb;
+
+pub(crate) use codec::Record;
+pub(crate) use memory::MemoryStore;
+pub(crate) use redb::RedbStore;
+
+use crate::core::batch::Write;
+use async_trait::async_trait;
+
+/// Keeps durable registrations and tombstones.
+#[async_trait]
+pub(crate) trait Store: Send + Sync + 'static {
+    /// Everything that is kept, in name order.
+    fn load(&self) -> Result<Vec<Record>, StoreError>;
+
+    /// Returns once the writes are on the disk, in order, all or none. After an error the store
+    /// takes no more writes: what the disk holds is not known (RELIABILITY F2).
+    async fn commit(&self, writes: Vec<Write>) -> Result<(), StoreError>;
+}
+
+/// Why the store failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("{0}")]
+    Io(String),
+    #[error("format {found} is not known; this program reads format {}", codec::FORMAT)]
+    Format { found: u32 },
+    #[error("the record of {name:?} is damaged: {what}")]
+    Corrupt { name: String, what: String },
+    #[error("an earlier write failed")]
+    Fenced,
+}
+
+#[cfg(test)]
+mod contract_test;

@@ -1,0 +1,78 @@
+//! Records as bytes: a kind, a checksum, the protobuf message. A flipped bit is told, not served.
+
+use super::StoreError;
+use crate::core::batch::Write;
+use prost::Message as _;
+use proto::registry::{Registration, Removed};
+
+/// Version of the layout; a store of another one is refused.
+pub(crate) const FORMAT: u32 = 1;
+
+const PUT: u8 = 1;
+const TOMBSTONE: u8 = 2;
+const HEAD: usize = 9;
+
+/// What is kept of one name.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Record {
+    Put(Registration),
+    Tombstone(Removed),
+}
+
+/// The key, and the bytes of a record or `None` where it goes.
+pub(super) fn encode(write: &Write) -> (&str, Option<Vec<u8>>) {
+    match write {
+        Write::Put(registration) => (&registration.name, Some(seal(PUT, registration.encode_to_vec()))),
+        Write::Tombstone(removed) => (&removed.name, Some(seal(TOMBSTONE, removed.encode_to_vec()))),
+        Write::Forget(name) => (name, None),
+    }
+}
+
+pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Record, StoreError> {
+    let corrupt = |what: &str| StoreError::Corrupt { name: name.to_owned(), what: what.to_owned() };
+    let Some((head, body)) = bytes.split_at_checked(HEAD) else {
+        return Err(corrupt("it is cut short"));
+    };
+    let (kind, sum) = (head.first().copied().unwrap_or_default(), head.get(1..).unwrap_or_default());
+    if sum != checksum(kind, body) {
+        return Err(corrupt("its checksum does not match"));
+    }
+    let broken = |error: prost::DecodeError| corrupt(&error.to_string());
+    match kind {
+        PUT => Registration::decode(body).map(Record::Put).map_err(broken),
+        TOMBSTONE => Removed::decode(body).map(Record::Tombstone).map_err(broken),
+        _ => Err(corrupt("its kind is unknown")),
+    }
+}
+
+fn seal(kind: u8, body: Vec<u8>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD + body.len());
+    bytes.push(kind);
+    bytes.extend(checksum(kind, &body));
+    bytes.extend(body);
+    bytes
+}
+
+fn checksum(kind: u8, body: &[u8]) -> [u8; 8] {
+    xxhash_rust::xxh3::xxh3_64_with_seed(body, u64::from(kind)).to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let registration = Registration { name: "time".into(), owner: "operator".into(), ..Default::default() };
+        let write = Write::Put(Arc::new(registration.clone()));
+        let bytes = encode(&write).1.unwrap();
+        assert_eq!(decode("time", &bytes), Ok(Record::Put(registration)));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode("time", &damaged).is_err(), "bit {bit}");
+        }
+        assert!(decode("time", &bytes[..4]).is_err());
+    }
+}
