@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use kit::{
     directory::{Directory, Instance, State},
-    rpc::client::{Channels, with_deadline},
+    rpc::{Channels, status::settle, with_deadline},
 };
 use proto::session::{self as wire, session_service_client::SessionServiceClient};
 use std::{future::Future, sync::Arc, time::Duration};
@@ -24,7 +24,9 @@ pub const REPLICATION_FACTOR: usize = 3;
 const ATTEMPTS: usize = 6;
 /// No attempt gets less than this while there is time left.
 const ATTEMPT_MIN: Duration = Duration::from_millis(200);
-const MESSAGE_MAX: usize = 8 << 20;
+/// Tries of a call that cost nothing: the first, and one at another instance. Further ones come out
+/// of the budget.
+const FREE_ATTEMPTS: usize = 2;
 
 /// Whose session it is; every access must name the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -376,12 +378,12 @@ impl SessionClient {
         for (attempt, target) in self.targets().iter().cycle().take(ATTEMPTS).enumerate() {
             called.sent = Instant::now();
             let left = end.saturating_duration_since(called.sent);
-            if left.is_zero() {
+            if left.is_zero() || !self.affordable(attempt) {
                 break;
             }
             let within = (left / 2).max(ATTEMPT_MIN).min(left);
             let client = SessionServiceClient::new(self.inner.channels.get(&target.addr))
-                .max_decoding_message_size(MESSAGE_MAX);
+                .max_decoding_message_size(kit::rpc::MAX_MESSAGE);
             let call = rpc(client, with_deadline(request.clone(), within));
             let error = match timely(within, call).await {
                 Ok(response) => {
@@ -398,6 +400,14 @@ impl SessionClient {
             pause(attempt, end).await;
         }
         called
+    }
+
+    fn affordable(&self, attempt: usize) -> bool {
+        let budget = self.inner.channels.budget();
+        if attempt == 0 {
+            budget.deposit();
+        }
+        attempt < FREE_ATTEMPTS || budget.withdraw()
     }
 
     /// The local instance, then those that are up (in a random order), then the rest.
@@ -472,7 +482,7 @@ async fn timely<A>(
 ) -> Result<Response<A>, SessionError> {
     match tokio::time::timeout(within, call).await {
         Ok(Ok(response)) => Ok(response),
-        Ok(Err(status)) => Err(SessionError::of(status)),
+        Ok(Err(status)) => Err(SessionError::of(settle(status))),
         Err(_) => Err(out_of_time(within, true)),
     }
 }
