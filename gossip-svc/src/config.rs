@@ -167,7 +167,7 @@ impl Profile {
             phi,
             phi_suspect: phi / 2.0,
             forget_dead: Duration::from_secs(24 * 60 * 60),
-            forget_left: Duration::from_secs(5 * 60),
+            forget_left: Duration::from_secs(60 * 60),
             leave: interval * LEAVE_ROUNDS,
         }
     }

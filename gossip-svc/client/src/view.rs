@@ -116,13 +116,14 @@ impl Members {
 
 /// The directory of a membership.
 ///
-/// * alive: up; suspect: suspect; dead, or its lease ran out: down;
-/// * left: not listed, so whoever places data by the directory stops counting on it;
+/// * alive: up; suspect: suspect; dead, left, or its lease ran out: down;
+/// * a node that gossip-svc forgot is not listed. One that left is listed for a while, because a
+///   restart is a leave and a return: whoever places data by the directory must not move it then;
 /// * one instance told of by two nodes (its own gossip-svc was away for a while): the higher
 ///   generation counts, then the more alive.
 pub fn instances(members: &[Member]) -> Vec<Instance> {
     let mut best: BTreeMap<(String, String), Instance> = BTreeMap::new();
-    for member in members.iter().filter(|member| member.state != MemberState::Left) {
+    for member in members {
         for service in &member.services {
             let instance = instance(member.state, service);
             let key = (instance.service.clone(), instance.name.clone());
@@ -201,7 +202,13 @@ mod tests {
             member("n4", MemberState::Alive, vec![service("n4", 1, true)]),
             member("n5", MemberState::Left, vec![service("n5", 1, false)]),
         ];
-        let expected = [("n1", State::Up), ("n2", State::Suspect), ("n3", State::Down), ("n4", State::Down)];
+        let expected = [
+            ("n1", State::Up),
+            ("n2", State::Suspect),
+            ("n3", State::Down),
+            ("n4", State::Down),
+            ("n5", State::Down),
+        ];
         assert_eq!(states(&members), expected.map(|(name, state)| (name.to_owned(), state)));
     }
 
