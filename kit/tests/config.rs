@@ -197,6 +197,8 @@ fn values_that_make_no_sense_are_refused() {
     };
     assert_eq!(node(|_| {}), Ok(()));
     assert!(node(|n| n.name = "../n1".into()).unwrap_err().contains("node.name = \"../n1\""));
+    let everywhere = node(|n| n.grpc.set_ip(std::net::Ipv4Addr::UNSPECIFIED.into()));
+    assert!(everywhere.unwrap_err().contains("set node.advertise"));
     assert!(node(|n| n.expect = 2).unwrap_err().contains("must be 1, 3 or 5"));
     assert!(node(|n| n.cluster = "a.b".into()).unwrap_err().contains("one token"));
     assert!(node(|n| n.profile = "fast".into()).unwrap_err().contains("default, seed or wan"));

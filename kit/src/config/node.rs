@@ -94,6 +94,13 @@ impl NodeConfig {
                 "must not contain a dot: it is one token of a NATS subject",
             ));
         }
+        if self.grpc.ip().is_unspecified() && self.advertise.is_none() {
+            return Err(invalid(
+                "grpc",
+                &self.grpc.to_string(),
+                "listens on every interface: set node.advertise, the host under which others reach this node",
+            ));
+        }
         if !matches!(self.expect, 1 | 3 | 5) {
             return Err(invalid("expect", &self.expect.to_string(), "must be 1, 3 or 5"));
         }
