@@ -1,6 +1,5 @@
 //! Section `[registry]`.
 
-use crate::Error;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -59,11 +58,15 @@ impl Default for Config {
 
 impl kit::config::Section for Config {
     const NAME: &'static str = "registry";
+
+    fn check(&self) -> Result<(), String> {
+        self.validate()
+    }
 }
 
 impl Config {
-    pub(crate) fn validate(&self) -> Result<(), Error> {
-        let wrong = |what: String| Err(Error::Config(what));
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        let wrong = |what: String| Err(what);
         if !self.shards.is_power_of_two() || self.shards > 1024 {
             return wrong(format!("shards is {}; a power of two from 1 to 1024 is needed", self.shards));
         }

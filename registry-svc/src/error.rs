@@ -62,7 +62,9 @@ impl From<Failure> for Status {
             Failure::OtherLease { lease_id, owner } => {
                 Code::Denied.status(message, &[("lease_id", &lease_id.to_string()), ("owner", owner)])
             }
-            Failure::Exhausted { limit, .. } => Code::Exhausted.status(message, &[("limit", &limit.to_string())]),
+            Failure::Exhausted { limit, .. } => {
+                Code::Exhausted.status(message, &[("limit", &limit.to_string())])
+            }
             Failure::Compacted { history, .. } => {
                 Code::Compacted.status(message, &[("oldest", &history.oldest.to_string())])
             }
@@ -77,12 +79,16 @@ impl From<Failure> for Status {
 
 fn refusal_status(refusal: &Refusal, message: String) -> Status {
     match refusal {
-        Refusal::Malformed(malformed) => Code::InvalidArgument.status(message, &[("field", malformed.field())]),
+        Refusal::Malformed(malformed) => {
+            Code::InvalidArgument.status(message, &[("field", malformed.field())])
+        }
         Refusal::AlreadyRegistered { name, owner, .. } => {
             Code::AlreadyRegistered.status(message, &[("name", name), ("owner", owner)])
         }
         Refusal::NotFound { name } => Code::NotFound.status(message, &[("name", name)]),
-        Refusal::OtherOwner { name, owner } => Code::Denied.status(message, &[("name", name), ("owner", owner)]),
+        Refusal::OtherOwner { name, owner } => {
+            Code::Denied.status(message, &[("name", name), ("owner", owner)])
+        }
         Refusal::RequestIdReused { .. } => Code::InvalidArgument.status(message, &[("field", "request_id")]),
     }
 }

@@ -119,7 +119,9 @@ pub(crate) struct Follower {
 impl Follower {
     pub(crate) fn delivered(&self, revision: u64) {
         let mut followers = self.feed.followers.lock();
-        if let Some(attached) = followers.delivered.get_mut(&self.name).filter(|attached| attached.id == self.id) {
+        if let Some(attached) =
+            followers.delivered.get_mut(&self.name).filter(|attached| attached.id == self.id)
+        {
             attached.revision = revision;
         }
     }

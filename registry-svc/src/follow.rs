@@ -99,7 +99,8 @@ impl Peers {
         let node = &self.context.node;
         let peers = self.context.directory.of(SERVICE).into_iter().filter(|peer| peer.name != *node);
         let peers: BTreeMap<String, Instance> = peers.map(|peer| (peer.name.clone(), peer)).collect();
-        let gone: Vec<String> = self.followed.keys().filter(|name| !peers.contains_key(*name)).cloned().collect();
+        let gone: Vec<String> =
+            self.followed.keys().filter(|name| !peers.contains_key(*name)).cloned().collect();
         for name in gone {
             self.followed.remove(&name);
             self.handle.metrics().following.remove(&Peer { peer: name.clone() });
@@ -214,7 +215,11 @@ impl Follower {
         }
     }
 
-    async fn take_in(&mut self, events: Vec<WatchResponse>, state: &mut Option<Listed>) -> Result<(), Status> {
+    async fn take_in(
+        &mut self,
+        events: Vec<WatchResponse>,
+        state: &mut Option<Listed>,
+    ) -> Result<(), Status> {
         let mut heard = Vec::with_capacity(events.len());
         let mut reports = Vec::new();
         let mut complete = state.is_none();

@@ -61,10 +61,13 @@ impl Metrics {
             tombstones: registry.family("swarm_registry_tombstones", "Freed names that are remembered"),
             expired: registry.counter("swarm_registry_expirations", "Names freed because their lease ended"),
             watchers: registry.gauge("swarm_registry_watchers", "Open watches"),
-            watchers_cut: registry.counter("swarm_registry_watchers_cut", "Watches cut because they fell behind"),
-            following: registry.family("swarm_registry_following", "1 while this peer's changes are received"),
+            watchers_cut: registry
+                .counter("swarm_registry_watchers_cut", "Watches cut because they fell behind"),
+            following: registry
+                .family("swarm_registry_following", "1 while this peer's changes are received"),
             resyncs: registry.family("swarm_registry_resyncs", "Whole states read from this peer"),
-            facts_lost: registry.counter("swarm_registry_facts_lost", "Bus facts that could not be published"),
+            facts_lost: registry
+                .counter("swarm_registry_facts_lost", "Bus facts that could not be published"),
             commit_seconds: registry.histogram(
                 "swarm_registry_commit_duration_seconds",
                 "Time of one transaction of the store",
@@ -74,7 +77,11 @@ impl Metrics {
     }
 
     pub(crate) fn lookup(&self, hit: bool) {
-        if hit { self.hits.inc() } else { self.misses.inc() };
+        if hit {
+            self.hits.inc()
+        } else {
+            self.misses.inc()
+        };
     }
 
     pub(crate) fn shard(&self, id: ShardId) -> ShardMetrics {

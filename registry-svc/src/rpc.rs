@@ -41,7 +41,10 @@ pub(crate) struct Handler {
 
 #[async_trait]
 impl RegistryService for Handler {
-    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
+    async fn register(
+        &self,
+        request: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
         let command = self.decode_register(request.into_inner())?;
         let (registered, revision) = self.handle.register(command).await?;
         Ok(Response::new(RegisterResponse {
@@ -52,7 +55,10 @@ impl RegistryService for Handler {
         }))
     }
 
-    async fn deregister(&self, request: Request<DeregisterRequest>) -> Result<Response<DeregisterResponse>, Status> {
+    async fn deregister(
+        &self,
+        request: Request<DeregisterRequest>,
+    ) -> Result<Response<DeregisterResponse>, Status> {
         let DeregisterRequest { request_id, name, owner, force } = request.into_inner();
         check_name(&name).map_err(Malformed::from).map_err(Failure::from)?;
         check_request_id(&request_id)?;
@@ -87,9 +93,9 @@ impl RegistryService for Handler {
         let revision = self.handle.feed().head();
         let limit = if request.page_size == 0 { PAGE_DEFAULT } else { request.page_size.min(PAGE_MAX) };
         let after = (!request.page_token.is_empty()).then_some(request.page_token.as_str());
-        let page = self.handle.page(after, &request.name_prefix, limit as usize, |registration| {
-            passes(registration, &request)
-        });
+        let page = self
+            .handle
+            .page(after, &request.name_prefix, limit as usize, |registration| passes(registration, &request));
         let all = page.entries.iter().map(|entry| self.handle.with_status(entry));
         let (registrations, cut) = within_bytes(all);
         let next_page_token = cut.or(page.next).unwrap_or_default();
@@ -111,7 +117,8 @@ impl RegistryService for Handler {
         let ReportStatusRequest { edge, reports } = request.into_inner();
         check_batch("reports", reports.len())?;
         check_name(&edge).map_err(Malformed::from).map_err(Failure::from)?;
-        let reports = reports.into_iter().map(|report| decode_report(report, &edge)).collect::<Result<_, _>>()?;
+        let reports =
+            reports.into_iter().map(|report| decode_report(report, &edge)).collect::<Result<_, _>>()?;
         let ttl = self.handle.report(reports, true)?;
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         Ok(Response::new(ReportStatusResponse { ttl_ms }))

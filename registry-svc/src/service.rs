@@ -16,7 +16,7 @@ use crate::{
     janitor,
     metrics::Metrics,
     rpc::Handler,
-    store::{MemoryStore, Record, RedbStore, Store},
+    store::{MemoryStore, Record, RedbStore, Store, StoreError},
 };
 use kit::{
     host::{Context, Running},
@@ -28,23 +28,24 @@ use proto::{
     registry::{Registration, registry_service_server::RegistryServiceServer},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// Reads the store, adds the gRPC service to the node and starts the writers, the followers of
 /// the other instances, and the publisher of facts.
 pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
-    config.validate()?;
+    config.validate().map_err(Error::Config)?;
     let ready = ctx.readiness.condition("registry");
     let synced = ctx.readiness.condition("registry-peers");
     let metrics = Metrics::new(&ctx.metrics);
-    let store = open_store(ctx, &metrics)?;
+    let store = open_store(ctx, &metrics).await?;
     let records = store.load()?;
 
     let table = Arc::new(Table::new(config.shards));
     let history = History::new(ctx.generation, config.history, config.history_bytes);
     let feed = Feed::new(table.clone(), history);
-    let (queues, inboxes): (Vec<Queues>, Vec<Inbox>) = (0..config.shards).map(|_| queues(config.queue)).unzip();
+    let (queues, inboxes): (Vec<Queues>, Vec<Inbox>) =
+        (0..config.shards).map(|_| queues(config.queue)).unzip();
     let shards = restore(records, &config, ctx, &table, &feed);
     for (shard, inbox) in shards.into_iter().zip(inboxes) {
         let id = shard.id();
@@ -84,20 +85,37 @@ pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
     Ok(Running { addr: ctx.grpc_addr })
 }
 
-fn open_store(ctx: &Context, metrics: &Metrics) -> Result<Arc<dyn Store>, Error> {
-    Ok(match &ctx.data {
-        Some(data) => Arc::new(RedbStore::open(&data.join("registry"), metrics.commit_seconds.clone())?),
-        None => Arc::new(MemoryStore::default()),
-    })
+/// A node that was killed in this process may still be at its last transaction.
+const RELEASE: Duration = Duration::from_secs(5);
+
+async fn open_store(ctx: &Context, metrics: &Metrics) -> Result<Arc<dyn Store>, Error> {
+    let Some(data) = &ctx.data else {
+        return Ok(Arc::new(MemoryStore::default()));
+    };
+    let give_up = ctx.clock.now() + RELEASE;
+    loop {
+        match RedbStore::open(&data.join("registry"), metrics.commit_seconds.clone()) {
+            Err(StoreError::Busy(_)) if ctx.clock.now() < give_up => tokio::time::sleep(RELEASE / 200).await,
+            opened => return Ok(Arc::new(opened?)),
+        }
+    }
 }
 
 /// Puts what the disk holds into the table, and gives each shard its tombstones and its clock.
-fn restore(records: Vec<Record>, config: &Config, ctx: &Context, table: &Arc<Table>, feed: &Feed) -> Vec<Shard> {
+fn restore(
+    records: Vec<Record>,
+    config: &Config,
+    ctx: &Context,
+    table: &Arc<Table>,
+    feed: &Feed,
+) -> Vec<Shard> {
     let now = ctx.clock.now();
-    let mut shards: Vec<Shard> = (0..config.shards).map(|id| new_shard(ShardId(id), config, ctx, table)).collect();
+    let mut shards: Vec<Shard> =
+        (0..config.shards).map(|id| new_shard(ShardId(id), config, ctx, table)).collect();
     let mut puts: Vec<Registration> = Vec::new();
     for record in records {
-        let (Record::Put(Registration { name, .. }) | Record::Tombstone(proto::registry::Removed { name, .. })) = &record;
+        let (Record::Put(Registration { name, .. })
+        | Record::Tombstone(proto::registry::Removed { name, .. })) = &record;
         let shard = shards.get_mut(usize::from(table.shard_of(name).0));
         match (record, shard) {
             (Record::Put(registration), Some(shard)) => {

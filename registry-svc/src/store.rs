@@ -28,6 +28,8 @@ pub(crate) trait Store: Send + Sync + 'static {
 pub(crate) enum StoreError {
     #[error("{0}")]
     Io(String),
+    #[error("{0} is open in another node or process")]
+    Busy(String),
     #[error("format {found} is not known; this program reads format {}", codec::FORMAT)]
     Format { found: u32 },
     #[error("the record of {name:?} is damaged: {what}")]

@@ -37,7 +37,10 @@ pub(crate) struct Watcher {
 
 enum Phase {
     /// The next page of the state starts after this name.
-    State { after: Option<String>, count: u64 },
+    State {
+        after: Option<String>,
+        count: u64,
+    },
     Changes,
     Ended,
 }

@@ -9,9 +9,8 @@ use proto::{
     ids,
     registry::{
         BackendReport, DeregisterRequest, DeregisterResponse, Kind, ListRequest, LookupRequest,
-        RegisterRequest, RegisterResponse, Registration, RenewRequest, RenewResponse,
-        ReportStatusRequest, WatchRequest, WatchResponse,
-        registry_service_client::RegistryServiceClient,
+        RegisterRequest, RegisterResponse, Registration, RenewRequest, RenewResponse, ReportStatusRequest,
+        WatchRequest, WatchResponse, registry_service_client::RegistryServiceClient,
     },
 };
 use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
@@ -51,11 +50,7 @@ pub struct RegistryClient {
 impl RegistryClient {
     /// A client that prefers the instance named `local` (this node's own).
     pub fn new(channels: Channels, directory: Directory, local: Option<String>) -> Self {
-        Self {
-            channels,
-            directory,
-            local: local.map(Into::into),
-        }
+        Self { channels, directory, local: local.map(Into::into) }
     }
 
     /// Registers, and waits until it is durable where that is asked for. `ttl_ms` of the
@@ -87,12 +82,7 @@ impl RegistryClient {
         force: bool,
     ) -> Result<DeregisterResponse, Error> {
         let (name, owner) = (name.to_owned(), owner.to_owned());
-        let request = DeregisterRequest {
-            request_id: ids::request_id(),
-            name,
-            owner,
-            force,
-        };
+        let request = DeregisterRequest { request_id: ids::request_id(), name, owner, force };
         let mut unknown = false;
         let mut last = no_instance();
         for instance in self.candidates() {
@@ -110,11 +100,7 @@ impl RegistryClient {
                 settled => return settled,
             }
         }
-        Err(if unknown {
-            Error::Unknown(last.to_string())
-        } else {
-            last
-        })
+        Err(if unknown { Error::Unknown(last.to_string()) } else { last })
     }
 
     /// Extends leases at the instance that calls go to now. Leases that it did not grant come
@@ -122,20 +108,13 @@ impl RegistryClient {
     pub async fn renew(&self, lease_ids: &[u64], owner: &str) -> Result<RenewResponse, Error> {
         let mut all = RenewResponse::default();
         for chunk in lease_ids.chunks(BATCH) {
-            let request = RenewRequest {
-                lease_ids: chunk.to_vec(),
-                owner: owner.to_owned(),
-            };
+            let request = RenewRequest { lease_ids: chunk.to_vec(), owner: owner.to_owned() };
             let call = |mut stub: Stub, left| {
                 let request = with_deadline(request.clone(), left);
                 async move { stub.renew(request).await }
             };
             let part = self.anywhere(call).await?;
-            all.ttl_ms = [all.ttl_ms, part.ttl_ms]
-                .into_iter()
-                .filter(|ttl| *ttl > 0)
-                .min()
-                .unwrap_or(0);
+            all.ttl_ms = [all.ttl_ms, part.ttl_ms].into_iter().filter(|ttl| *ttl > 0).min().unwrap_or(0);
             all.renewed.extend(part.renewed);
             all.unknown.extend(part.unknown);
         }
@@ -144,17 +123,13 @@ impl RegistryClient {
 
     /// One registration with what edges say of it.
     pub async fn lookup(&self, name: &str) -> Result<Registration, Error> {
-        let request = LookupRequest {
-            name: name.to_owned(),
-        };
+        let request = LookupRequest { name: name.to_owned() };
         let call = |mut stub: Stub, left| {
             let request = with_deadline(request.clone(), left);
             async move { stub.lookup(request).await }
         };
         let answer = self.anywhere(call).await?;
-        answer
-            .registration
-            .ok_or_else(|| Error::Failed("an answer without a registration".into()))
+        answer.registration.ok_or_else(|| Error::Failed("an answer without a registration".into()))
     }
 
     /// All registrations that pass the filter, over all pages, in name order.
@@ -184,17 +159,10 @@ impl RegistryClient {
 
     /// Tells what an edge sees of its backends. Answers after which time reports are forgotten
     /// unless they are repeated: report every third of it, and at each change.
-    pub async fn report_status(
-        &self,
-        edge: &str,
-        reports: Vec<BackendReport>,
-    ) -> Result<Duration, Error> {
+    pub async fn report_status(&self, edge: &str, reports: Vec<BackendReport>) -> Result<Duration, Error> {
         let mut ttl = Duration::from_secs(30);
         for chunk in reports.chunks(BATCH) {
-            let request = ReportStatusRequest {
-                edge: edge.to_owned(),
-                reports: chunk.to_vec(),
-            };
+            let request = ReportStatusRequest { edge: edge.to_owned(), reports: chunk.to_vec() };
             let call = |mut stub: Stub, left| {
                 let request = with_deadline(request.clone(), left);
                 async move { stub.report_status(request).await }
@@ -233,15 +201,8 @@ impl RegistryClient {
         let mut instances = self.directory.of(SERVICE);
         let is_local = |instance: &Instance| self.local.as_deref() == Some(instance.name.as_str());
         instances.sort_by_key(|instance| (state_rank(instance.state), !is_local(instance)));
-        let alive = instances
-            .iter()
-            .filter(|instance| instance.state != State::Down)
-            .count();
-        instances.truncate(if alive > 0 {
-            alive.min(INSTANCES_MAX)
-        } else {
-            1
-        });
+        let alive = instances.iter().filter(|instance| instance.state != State::Down).count();
+        instances.truncate(if alive > 0 { alive.min(INSTANCES_MAX) } else { 1 });
         instances
     }
 
@@ -266,10 +227,7 @@ impl RegistryClient {
         F: FnMut(Stub, Duration) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let policy = CallPolicy {
-            attempts: 2,
-            ..CallPolicy::idempotent(DEADLINE)
-        };
+        let policy = CallPolicy { attempts: 2, ..CallPolicy::idempotent(DEADLINE) };
         let make = |channel: Channel, left| {
             let stub = RegistryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
             call(stub, left)
@@ -292,8 +250,6 @@ fn no_instance() -> Error {
 
 impl fmt::Debug for RegistryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistryClient")
-            .field("local", &self.local)
-            .finish_non_exhaustive()
+        f.debug_struct("RegistryClient").field("local", &self.local).finish_non_exhaustive()
     }
 }

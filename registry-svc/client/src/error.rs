@@ -63,10 +63,7 @@ impl Error {
 
     /// Whether another instance, or this one later, may do it.
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
-            Error::Exhausted(_) | Error::Unavailable(_) | Error::Unknown(_) | Error::Failed(_)
-        )
+        matches!(self, Error::Exhausted(_) | Error::Unavailable(_) | Error::Unknown(_) | Error::Failed(_))
     }
 }
 
@@ -76,15 +73,9 @@ impl From<Status> for Error {
         let owner = || detail(&status, "owner").unwrap_or_default();
         match Code::of(&status) {
             Code::InvalidArgument | Code::DeadlineRequired => Error::Invalid(message),
-            Code::AlreadyRegistered => Error::AlreadyRegistered {
-                owner: owner(),
-                message,
-            },
+            Code::AlreadyRegistered => Error::AlreadyRegistered { owner: owner(), message },
             Code::NotFound => Error::NotFound(message),
-            Code::Denied => Error::Denied {
-                owner: owner(),
-                message,
-            },
+            Code::Denied => Error::Denied { owner: owner(), message },
             Code::Compacted => Error::Compacted(message),
             Code::Exhausted => Error::Exhausted(message),
             Code::Unavailable | Code::QuorumUnavailable => Error::Unavailable(message),

@@ -31,13 +31,8 @@ pub struct Keeper {
 
 #[derive(Debug)]
 enum Order {
-    Keep {
-        registration: Box<Registration>,
-        lease_id: u64,
-    },
-    Release {
-        name: String,
-    },
+    Keep { registration: Box<Registration>, lease_id: u64 },
+    Release { name: String },
 }
 
 impl Keeper {
@@ -46,18 +41,9 @@ impl Keeper {
         let (orders, receiver) = mpsc::channel(ORDERS);
         let (sender, lost) = watch::channel(BTreeMap::new());
         let stop = CancellationToken::new();
-        let task = Task {
-            client: client.clone(),
-            kept: BTreeMap::new(),
-            lost: sender,
-        };
+        let task = Task { client: client.clone(), kept: BTreeMap::new(), lost: sender };
         tokio::spawn(stop.clone().run_until_cancelled_owned(task.run(receiver)));
-        Self {
-            client,
-            orders,
-            lost,
-            _stop: stop.drop_guard(),
-        }
+        Self { client, orders, lost, _stop: stop.drop_guard() }
     }
 
     /// Registers now and keeps it up. An error is a refusal, and nothing is kept; when the
@@ -69,19 +55,12 @@ impl Keeper {
             Err(error) if error.is_transient() => 0,
             Err(refusal) => return Err(refusal),
         };
-        self.order(Order::Keep {
-            registration: registration.into(),
-            lease_id,
-        })
-        .await
+        self.order(Order::Keep { registration: registration.into(), lease_id }).await
     }
 
     /// Stops keeping a name and frees it.
     pub async fn release(&self, name: &str, owner: &str) -> Result<(), Error> {
-        self.order(Order::Release {
-            name: name.to_owned(),
-        })
-        .await?;
+        self.order(Order::Release { name: name.to_owned() }).await?;
         match self.client.deregister(name, owner, false).await {
             Ok(_) | Err(Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
@@ -128,23 +107,10 @@ impl Task {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Keep {
-                registration,
-                lease_id,
-            } => {
-                let due = if lease_id == 0 {
-                    Instant::now()
-                } else {
-                    renewal(&registration)
-                };
-                self.kept.insert(
-                    registration.name.clone(),
-                    Kept {
-                        registration: *registration,
-                        lease_id,
-                        due,
-                    },
-                );
+            Order::Keep { registration, lease_id } => {
+                let due = if lease_id == 0 { Instant::now() } else { renewal(&registration) };
+                self.kept
+                    .insert(registration.name.clone(), Kept { registration: *registration, lease_id, due });
             }
             Order::Release { name } => {
                 self.kept.remove(&name);
@@ -179,21 +145,11 @@ impl Task {
     }
 
     async fn renew(&mut self, leases: &[u64]) {
-        let renewed = self
-            .client
-            .renew(leases, "")
-            .await
-            .map(|answer| BTreeSet::from_iter(answer.renewed));
+        let renewed = self.client.renew(leases, "").await.map(|answer| BTreeSet::from_iter(answer.renewed));
         let asked = BTreeSet::from_iter(leases);
-        for kept in self
-            .kept
-            .values_mut()
-            .filter(|kept| asked.contains(&kept.lease_id))
-        {
+        for kept in self.kept.values_mut().filter(|kept| asked.contains(&kept.lease_id)) {
             match &renewed {
-                Ok(renewed) if renewed.contains(&kept.lease_id) => {
-                    kept.due = renewal(&kept.registration)
-                }
+                Ok(renewed) if renewed.contains(&kept.lease_id) => kept.due = renewal(&kept.registration),
                 Ok(_) => (kept.lease_id, kept.due) = (0, Instant::now()),
                 Err(_) => kept.due = Instant::now() + retry(&kept.registration),
             }
@@ -219,15 +175,13 @@ impl Task {
             Ok(()) => self.found(name),
             Err(error) => {
                 tracing::warn!(name, %error, "a registration cannot be kept up");
-                self.lost
-                    .send_modify(|lost| drop(lost.insert(name.to_owned(), error)));
+                self.lost.send_modify(|lost| drop(lost.insert(name.to_owned(), error)));
             }
         }
     }
 
     fn found(&self, name: &str) {
-        self.lost
-            .send_if_modified(|lost| lost.remove(name).is_some());
+        self.lost.send_if_modified(|lost| lost.remove(name).is_some());
     }
 }
 

@@ -56,11 +56,7 @@ impl Mirror {
             backoff: Backoff::random(Duration::from_millis(20), Duration::from_secs(1)),
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(follower.run()));
-        Self {
-            shared,
-            version,
-            _stop: Arc::new(stop.drop_guard()),
-        }
+        Self { shared, version, _stop: Arc::new(stop.drop_guard()) }
     }
 
     /// The registrations now; statuses are not part of it.
@@ -94,10 +90,7 @@ impl Mirror {
 
     /// For how long no registry has answered; zero while one does.
     pub fn age(&self) -> Duration {
-        self.shared
-            .cut_off_since
-            .lock()
-            .map_or(Duration::ZERO, |since| since.elapsed())
+        self.shared.cut_off_since.lock().map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -109,11 +102,7 @@ impl Shared {
 
     fn connected(&self, connected: bool) {
         let mut since = self.cut_off_since.lock();
-        *since = if connected {
-            None
-        } else {
-            Some(since.unwrap_or_else(Instant::now))
-        };
+        *since = if connected { None } else { Some(since.unwrap_or_else(Instant::now)) };
     }
 }
 
@@ -156,18 +145,10 @@ impl Follower {
 
     /// Reads one instance until its stream ends or a better instance is there.
     async fn follow(&mut self, instance: &Instance) -> Result<(), Error> {
-        let resumed = self
-            .position
-            .take()
-            .filter(|position| is_at(position, instance));
+        let resumed = self.position.take().filter(|position| is_at(position, instance));
         let from_revision = resumed.as_ref().map_or(0, |position| position.revision);
         let kind = self.kind.into();
-        let request = WatchRequest {
-            from_revision,
-            kind,
-            local_origin_only: false,
-            follower: String::new(),
-        };
+        let request = WatchRequest { from_revision, kind, local_origin_only: false, follower: String::new() };
         let mut stream = self.client.watch(instance, request).await?;
         let mut view = View::new(resumed.is_some().then(|| self.shared.names.load_full()));
         if resumed.is_some() {
@@ -202,18 +183,12 @@ impl Follower {
         self.shared.connected(true);
         self.shared.publish(view.names.clone());
         let (generation, instance) = (instance.generation, instance.name.clone());
-        self.position = Some(Position {
-            instance,
-            generation,
-            revision,
-        });
+        self.position = Some(Position { instance, generation, revision });
     }
 
     fn is_outranked(&self, current: &Instance) -> bool {
         self.client.candidates().first().is_some_and(|best| {
-            best.name != current.name
-                || best.generation != current.generation
-                || best.addr != current.addr
+            best.name != current.name || best.generation != current.generation || best.addr != current.addr
         })
     }
 }
@@ -247,17 +222,13 @@ struct View {
 impl View {
     fn new(resumed: Option<Arc<Names>>) -> Self {
         let complete = resumed.is_some();
-        Self {
-            names: resumed.map(|names| (*names).clone()).unwrap_or_default(),
-            complete,
-        }
+        Self { names: resumed.map(|names| (*names).clone()).unwrap_or_default(), complete }
     }
 
     fn apply(&mut self, event: WatchResponse) {
         match event.event {
             Some(Event::Put(registration)) => {
-                self.names
-                    .insert(registration.name.clone(), Arc::new(registration));
+                self.names.insert(registration.name.clone(), Arc::new(registration));
             }
             Some(Event::Removed(removed)) => {
                 self.names.remove(&removed.name);

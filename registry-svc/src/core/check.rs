@@ -44,7 +44,9 @@ impl Malformed {
             Malformed::TooLarge { .. } => "registration",
             Malformed::TooManyLabels { .. } => "labels",
             Malformed::Ttl { .. } => "ttl_ms",
-            Malformed::TooLong { field, .. } | Malformed::Missing { field } | Malformed::Value { field, .. } => field,
+            Malformed::TooLong { field, .. }
+            | Malformed::Missing { field }
+            | Malformed::Value { field, .. } => field,
         }
     }
 }
@@ -112,7 +114,11 @@ fn check_backend(backend: &BackendSpec) -> Result<(), Malformed> {
         }
         Some(Transport::Http(http)) if !is_http(&http.url) => {
             let found = http.url.chars().take(200).collect();
-            return Err(Malformed::Value { field: "url", found, allowed: "http:// or https:// and a host are needed" });
+            return Err(Malformed::Value {
+                field: "url",
+                found,
+                allowed: "http:// or https:// and a host are needed",
+            });
         }
         Some(_) => {}
     }
@@ -120,7 +126,11 @@ fn check_backend(backend: &BackendSpec) -> Result<(), Malformed> {
         "" | "per_connection" | "pooled" => Ok(()),
         other => {
             let found = other.chars().take(200).collect();
-            Err(Malformed::Value { field: "strategy", found, allowed: "per_connection, pooled or empty are allowed" })
+            Err(Malformed::Value {
+                field: "strategy",
+                found,
+                allowed: "per_connection, pooled or empty are allowed",
+            })
         }
     }
 }

@@ -99,9 +99,17 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0u8..4, 0u8..2, 0u8..3, any::<bool>())
-            .prop_map(|(name, owner, value, replace)| Step::Register { name, owner, value, replace }),
-        (0u8..4, 0u8..2, any::<bool>()).prop_map(|(name, owner, force)| Step::Deregister { name, owner, force }),
+        (0u8..4, 0u8..2, 0u8..3, any::<bool>()).prop_map(|(name, owner, value, replace)| Step::Register {
+            name,
+            owner,
+            value,
+            replace
+        }),
+        (0u8..4, 0u8..2, any::<bool>()).prop_map(|(name, owner, force)| Step::Deregister {
+            name,
+            owner,
+            force
+        }),
     ]
 }
 
@@ -214,7 +222,8 @@ fn hear_one(
 #[test]
 fn an_ephemeral_name_lives_its_full_time_after_a_renewal_and_is_gone_a_second_after() {
     let (now, mut node) = (start(), Node::new("n1", 0));
-    let (answer, _) = node.step(|shard, batch| shard.register(register(ephemeral("w", "a"), false), batch, now));
+    let (answer, _) =
+        node.step(|shard, batch| shard.register(register(ephemeral("w", "a"), false), batch, now));
     let lease = answer.unwrap().lease_id;
     let renewed_at = now + TTL / 2;
     let (answer, _) = node.step(|shard, batch| shard.renew(&[lease, 7], "a", batch, renewed_at));
@@ -229,7 +238,8 @@ fn an_ephemeral_name_lives_its_full_time_after_a_renewal_and_is_gone_a_second_af
 #[test]
 fn a_lease_of_another_owner_is_named_and_not_renewed() {
     let (now, mut node) = (start(), Node::new("n1", 0));
-    let (answer, _) = node.step(|shard, batch| shard.register(register(ephemeral("w", "a"), false), batch, now));
+    let (answer, _) =
+        node.step(|shard, batch| shard.register(register(ephemeral("w", "a"), false), batch, now));
     let lease = answer.unwrap().lease_id;
     let (answer, _) = node.step(|shard, batch| shard.renew(&[lease], "b", batch, now + TTL / 2));
     assert_eq!((answer.renewed, answer.foreign), (vec![], Some((lease, "a".into()))));
@@ -269,7 +279,8 @@ fn commands_of_one_batch_see_each_other() {
 fn names_of_a_dead_origin_run_out_and_those_of_a_live_one_do_not() {
     let (now, mut n1, mut n2) = (start(), Node::new("n1", 0), Node::new("n2", 0));
     for name in ["w", "x"] {
-        let (_, changes) = n1.step(|shard, batch| shard.register(register(ephemeral(name, "a"), false), batch, now));
+        let (_, changes) =
+            n1.step(|shard, batch| shard.register(register(ephemeral(name, "a"), false), batch, now));
         n2.step(|shard, batch| shard.hear(as_heard(&changes[0]), batch, now)).0.unwrap();
     }
     n2.step(|shard, batch| shard.sweep(batch, now + TTL * 10));
@@ -291,10 +302,12 @@ fn names_of_a_dead_origin_run_out_and_those_of_a_live_one_do_not() {
 
 #[test]
 fn a_lease_is_taken_over_by_the_instance_that_its_owner_comes_to() {
-    let (now, mut n1, mut n2) = (start(), Node::new("n1", 0), Node::new("n2", 0));
-    let (first, changes) = n1.step(|shard, batch| shard.register(register(ephemeral("w", "a"), false), batch, now));
+    let (now, mut n1, mut n2) = (start(), Node::new("n1", 0), Node::new("n2", 1));
+    let (first, changes) =
+        n1.step(|shard, batch| shard.register(register(ephemeral("w", "a"), false), batch, now));
     n2.step(|shard, batch| shard.hear(as_heard(&changes[0]), batch, now)).0.unwrap();
-    let (second, changes) = n2.step(|shard, batch| shard.register(register(ephemeral("w", "a"), false), batch, now));
+    let (second, changes) =
+        n2.step(|shard, batch| shard.register(register(ephemeral("w", "a"), false), batch, now));
     assert!(second.unwrap().lease_id != first.clone().unwrap().lease_id);
     n1.step(|shard, batch| shard.hear(as_heard(&changes[0]), batch, now)).0.unwrap();
     let (answer, _) = n1.step(|shard, batch| shard.renew(&[first.unwrap().lease_id], "", batch, now));

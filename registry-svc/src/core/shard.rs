@@ -49,7 +49,10 @@ pub(crate) enum Heard {
     Put(Box<Registration>),
     Removed(Removed),
     /// The origin has told its whole state: its ephemeral names beside these run out.
-    Complete { origin: Arc<str>, listed: Arc<BTreeSet<String>> },
+    Complete {
+        origin: Arc<str>,
+        listed: Arc<BTreeSet<String>>,
+    },
     /// The origin is dead: nobody renews its leases.
     OriginDown(Arc<str>),
     OriginUp(Arc<str>),
@@ -129,7 +132,14 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// `clock` must be above every version this origin may have given before this start.
-    pub(crate) fn new(id: ShardId, origin: Arc<str>, table: Arc<Table>, clock: u64, bounds: Bounds, rng: StdRng) -> Self {
+    pub(crate) fn new(
+        id: ShardId,
+        origin: Arc<str>,
+        table: Arc<Table>,
+        clock: u64,
+        bounds: Bounds,
+        rng: StdRng,
+    ) -> Self {
         Self {
             id,
             origin,
@@ -159,7 +169,12 @@ impl Shard {
         self.clock = self.clock.max(version);
     }
 
-    pub(crate) fn register(&mut self, command: Register, batch: &mut Batch, now: Instant) -> Result<Registered, Refusal> {
+    pub(crate) fn register(
+        &mut self,
+        command: Register,
+        batch: &mut Batch,
+        now: Instant,
+    ) -> Result<Registered, Refusal> {
         match self.recent.get(&command.request_id) {
             Some(Answer::Registered(answer)) => return Ok(answer),
             Some(Answer::Deregistered) => return Err(reused(command.request_id)),
@@ -171,7 +186,12 @@ impl Shard {
         Ok(answer)
     }
 
-    fn decide_register(&mut self, command: Register, batch: &mut Batch, now: Instant) -> Result<Registered, Refusal> {
+    fn decide_register(
+        &mut self,
+        command: Register,
+        batch: &mut Batch,
+        now: Instant,
+    ) -> Result<Registered, Refusal> {
         let wanted = command.registration;
         let Some(live) = self.live(&wanted.name, batch) else {
             return Ok(self.write(wanted, None, batch, now));
@@ -180,7 +200,9 @@ impl Shard {
         if same_value(&live, &wanted) {
             match live.durability() {
                 // Several nodes import one file: whoever comes second finds it done.
-                Durability::Durable => return Ok(Registered { lease_id: 0, version: live.version, created: false }),
+                Durability::Durable => {
+                    return Ok(Registered { lease_id: 0, version: live.version, created: false });
+                }
                 _ if same_owner => return Ok(self.again(wanted, &live, batch, now)),
                 _ => return Err(already(&live, "a lease")),
             }
@@ -194,7 +216,13 @@ impl Shard {
 
     /// An ephemeral registration comes again from its owner: renewed, or taken over when the
     /// lease was granted elsewhere or is to live differently.
-    fn again(&mut self, wanted: Registration, live: &Registration, batch: &mut Batch, now: Instant) -> Registered {
+    fn again(
+        &mut self,
+        wanted: Registration,
+        live: &Registration,
+        batch: &mut Batch,
+        now: Instant,
+    ) -> Registered {
         let held_here = live.origin == *self.origin && live.ttl_ms == wanted.ttl_ms;
         if held_here && self.leases.renew(&live.lease_id, now).is_some() {
             return Registered { lease_id: live.lease_id, version: live.version, created: false };
@@ -224,12 +252,18 @@ impl Shard {
             registration.ttl_ms = 0;
         }
         self.tombstones.lift(name.as_str());
-        let answer = Registered { lease_id: registration.lease_id, version: registration.version, created: true };
+        let answer =
+            Registered { lease_id: registration.lease_id, version: registration.version, created: true };
         batch.put(registration, live.is_some_and(is_durable));
         answer
     }
 
-    pub(crate) fn deregister(&mut self, command: Deregister, batch: &mut Batch, now: Instant) -> Result<(), Refusal> {
+    pub(crate) fn deregister(
+        &mut self,
+        command: Deregister,
+        batch: &mut Batch,
+        now: Instant,
+    ) -> Result<(), Refusal> {
         match self.recent.get(&command.request_id) {
             Some(Answer::Deregistered) => return Ok(()),
             Some(Answer::Registered(_)) => return Err(reused(command.request_id)),
@@ -335,7 +369,11 @@ impl Shard {
         self.observe(registration.version);
         let live = self.live(&registration.name, batch);
         let stamp = live.as_deref().map(Stamp::of);
-        if !merge::put_wins(&Stamp::of(&registration), stamp.as_ref(), self.tombstones.get(&registration.name)) {
+        if !merge::put_wins(
+            &Stamp::of(&registration),
+            stamp.as_ref(),
+            self.tombstones.get(&registration.name),
+        ) {
             return;
         }
         self.release(live.as_deref());
@@ -421,7 +459,8 @@ impl Shard {
     }
 
     fn ephemeral_of(&self, origin: &str, batch: &Batch) -> Vec<Live> {
-        let published = self.table.shard_entries(self.id).into_iter().map(|entry| entry.registration.name.clone());
+        let published =
+            self.table.shard_entries(self.id).into_iter().map(|entry| entry.registration.name.clone());
         let pending = batch.pending.keys().map(|name| name.as_str().to_owned());
         let names: BTreeSet<String> = published.chain(pending).collect();
         let live = names.iter().filter_map(|name| self.live(name, batch));

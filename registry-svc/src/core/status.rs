@@ -45,7 +45,13 @@ impl StatusBoard {
 
     /// Takes a report over the edge's earlier one. What a peer tells does not replace what the
     /// edge itself told this instance.
-    pub(crate) fn put(&mut self, name: &str, status: BackendStatus, local: bool, now: Instant) -> Result<(), Full> {
+    pub(crate) fn put(
+        &mut self,
+        name: &str,
+        status: BackendStatus,
+        local: bool,
+        now: Instant,
+    ) -> Result<(), Full> {
         let known = self.reports.get(name).and_then(|edges| edges.get(&status.edge));
         if !local && known.is_some_and(|report| report.local && report.end > now) {
             return Ok(());
@@ -73,7 +79,8 @@ impl StatusBoard {
 
     /// Local reports that came after a counter.
     pub(crate) fn since(&self, counter: u64, now: Instant) -> Vec<BackendReport> {
-        let all = self.reports.iter().flat_map(|(name, edges)| edges.values().map(move |report| (name, report)));
+        let all =
+            self.reports.iter().flat_map(|(name, edges)| edges.values().map(move |report| (name, report)));
         all.filter(|(_, report)| report.local && report.counter > counter && report.end > now)
             .map(|(name, report)| BackendReport { name: name.clone(), status: Some(report.status.clone()) })
             .collect()

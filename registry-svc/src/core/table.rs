@@ -66,7 +66,9 @@ impl Table {
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Entry>> {
         let hash = hash(name.as_bytes());
         let shard = self.shard(name).read();
-        shard.find(slot_hash(hash), |slot| slot.name.as_bytes() == name.as_bytes()).map(|slot| slot.entry.clone())
+        shard
+            .find(slot_hash(hash), |slot| slot.name.as_bytes() == name.as_bytes())
+            .map(|slot| slot.entry.clone())
     }
 
     pub(crate) fn put(&self, name: Name, entry: Arc<Entry>) {

@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_found() {
-        let registration = Registration { name: "time".into(), owner: "operator".into(), ..Default::default() };
+        let registration =
+            Registration { name: "time".into(), owner: "operator".into(), ..Default::default() };
         let write = Write::Put(Arc::new(registration.clone()));
         let bytes = encode(&write).1.unwrap();
         assert_eq!(decode("time", &bytes), Ok(Record::Put(registration)));

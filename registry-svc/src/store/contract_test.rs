@@ -72,7 +72,7 @@ fn reopen(dir: &Path) -> RedbStore {
     for _ in 0..500 {
         match RedbStore::open(dir, seconds()) {
             Ok(store) => return store,
-            Err(StoreError::Io(why)) if why.contains("already open") => std::thread::yield_now(),
+            Err(StoreError::Busy(_)) => std::thread::yield_now(),
             Err(error) => panic!("{error}"),
         }
         std::thread::park_timeout(std::time::Duration::from_millis(10));

@@ -4,7 +4,10 @@ use super::{Record, Store, StoreError, codec};
 use crate::core::batch::Write;
 use async_trait::async_trait;
 use prometheus_client::metrics::histogram::Histogram;
-use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, StorageBackend, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageBackend,
+    TableDefinition,
+};
 use std::{fs, io, path::Path, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,7 +37,10 @@ impl RedbStore {
         fs::create_dir_all(dir).map_err(failed)?;
         let path = dir.join("names.redb");
         let is_new = !path.exists();
-        let database = builder().create(&path).map_err(|error| StoreError::Io(format!("{}: {error}", path.display())))?;
+        let database = builder().create(&path).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::Busy(path.display().to_string()),
+            error => StoreError::Io(format!("{}: {error}", path.display())),
+        })?;
         let store = Self::start(database, seconds)?;
         if is_new {
             // The file's name must survive too.
