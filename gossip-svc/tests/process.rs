@@ -60,12 +60,43 @@ async fn a_killed_process_is_dead_and_a_terminated_one_has_left() {
     second.child.kill().await.expect("SIGKILL");
     sees(&observer, "n2", MemberState::Dead).await;
 
-    let pid = third.child.id().expect("it runs").to_string();
-    let sent = Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill runs");
-    assert!(sent.success());
+    signal(&third, "-TERM").await;
     let status = tokio::time::timeout(Duration::from_secs(5), third.child.wait()).await.expect("in time");
     assert_eq!(status.expect("waited for").code(), Some(0));
     sees(&observer, "n3", MemberState::Left).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_process_is_dead_to_others_accuses_nobody_when_it_resumes_and_is_alive_again() {
+    let first = process("n1", None).await;
+    let frozen = process("n2", Some(&first.gossip)).await;
+    let (observer, resumed) = (client(&first), client(&frozen));
+    sees(&observer, "n2", MemberState::Alive).await;
+    sees(&resumed, "n1", MemberState::Alive).await;
+
+    signal(&frozen, "-STOP").await;
+    sees(&observer, "n2", MemberState::Dead).await;
+    signal(&frozen, "-CONT").await;
+    let accused = async {
+        loop {
+            let seen = resumed.members().await.ok();
+            let state = seen.and_then(|view| Some(view.member("n1")?.state));
+            if state.is_some_and(|state| state != MemberState::Alive) {
+                return state;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        state = accused => panic!("it slept for seconds and calls n1 {state:?}"),
+        () = sees(&observer, "n2", MemberState::Alive) => {}
+    }
+}
+
+async fn signal(process: &Process, signal: &str) {
+    let pid = process.child.id().expect("it runs").to_string();
+    let sent = Command::new("kill").args([signal, &pid]).status().await.expect("kill runs");
+    assert!(sent.success());
 }
 
 #[tokio::test]
