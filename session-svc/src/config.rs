@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Largest value of a session in bytes.
-pub const VALUE_MAX: usize = 256 << 10;
+pub(crate) const VALUE_MAX: usize = 256 << 10;
 
 /// Configuration of the service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,9 @@
 //! What goes wrong here, and its one mapping to the closed set of wire codes.
 
-use crate::{core::{log::LogError, record::Version}, store::StoreError};
+use crate::{
+    core::{log::LogError, record::Version},
+    store::StoreError,
+};
 use proto::error::Code;
 use tonic::Status;
 
@@ -83,9 +86,7 @@ impl From<Fault> for Status {
                 let current = session_client::error::format_version(&current.into());
                 Code::VersionMismatch.status(message, &[("current", &current)])
             }
-            Fault::Fenced(epoch) => {
-                Code::Fenced.status(message, &[("epoch", &epoch.to_string())])
-            }
+            Fault::Fenced(epoch) => Code::Fenced.status(message, &[("epoch", &epoch.to_string())]),
             Fault::Limit(limit) => Code::Exhausted.status(message, &[("limit", limit)]),
             Fault::Quorum { .. } => Code::QuorumUnavailable.status(message, &[]),
             Fault::Unknown(_) => Code::OutcomeUnknown.status(message, &[]),

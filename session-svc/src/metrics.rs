@@ -55,18 +55,14 @@ impl Metrics {
                 "swarm_session_under_replicated",
                 "Sessions of which an owner is known to miss the last state",
             ),
-            hints: registry.family(
-                "swarm_session_hints_pending",
-                "Sessions that wait to be brought to an owner",
-            ),
+            hints: registry
+                .family("swarm_session_hints_pending", "Sessions that wait to be brought to an owner"),
             read_repairs: registry.counter(
                 "swarm_session_read_repairs",
                 "Copies brought to owners that were seen to be behind",
             ),
-            ownership: registry.family(
-                "swarm_ring_ownership_ratio",
-                "Share of the ring whose home is the node",
-            ),
+            ownership: registry
+                .family("swarm_ring_ownership_ratio", "Share of the ring whose home is the node"),
             ring_version: registry.gauge("swarm_ring_version", "Hash of the ring's members"),
             log_bytes: registry.gauge("swarm_session_log_bytes", "Bytes of event logs in memory"),
         }

@@ -52,7 +52,10 @@ impl Handler {
 
 #[tonic::async_trait]
 impl SessionService for Handler {
-    async fn create(&self, request: Request<wire::CreateRequest>) -> Result<Response<wire::CreateResponse>, Status> {
+    async fn create(
+        &self,
+        request: Request<wire::CreateRequest>,
+    ) -> Result<Response<wire::CreateResponse>, Status> {
         let (within, request) = opened(request);
         self.run("create", |coordinator| create(coordinator, request, within)).await
     }
@@ -67,33 +70,52 @@ impl SessionService for Handler {
         self.run("put", |coordinator| put(coordinator, request, within)).await
     }
 
-    async fn touch(&self, request: Request<wire::TouchRequest>) -> Result<Response<wire::TouchResponse>, Status> {
+    async fn touch(
+        &self,
+        request: Request<wire::TouchRequest>,
+    ) -> Result<Response<wire::TouchResponse>, Status> {
         let (within, request) = opened(request);
         self.run("touch", |coordinator| touch(coordinator, request, within)).await
     }
 
-    async fn delete(&self, request: Request<wire::DeleteRequest>) -> Result<Response<wire::DeleteResponse>, Status> {
+    async fn delete(
+        &self,
+        request: Request<wire::DeleteRequest>,
+    ) -> Result<Response<wire::DeleteResponse>, Status> {
         let (within, request) = opened(request);
         self.run("delete", |coordinator| delete(coordinator, request, within)).await
     }
 
-    async fn list(&self, request: Request<wire::ListRequest>) -> Result<Response<wire::ListResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<wire::ListRequest>,
+    ) -> Result<Response<wire::ListResponse>, Status> {
         let (within, request) = opened(request);
         self.run("list", |coordinator| list(coordinator, request, within)).await
     }
 
-    async fn append(&self, request: Request<wire::AppendRequest>) -> Result<Response<wire::AppendResponse>, Status> {
+    async fn append(
+        &self,
+        request: Request<wire::AppendRequest>,
+    ) -> Result<Response<wire::AppendResponse>, Status> {
         let (within, request) = opened(request);
         self.run("append", |coordinator| append(coordinator, request, within)).await
     }
 
-    async fn replay(&self, request: Request<wire::ReplayRequest>) -> Result<Response<wire::ReplayResponse>, Status> {
+    async fn replay(
+        &self,
+        request: Request<wire::ReplayRequest>,
+    ) -> Result<Response<wire::ReplayResponse>, Status> {
         let (within, request) = opened(request);
         self.run("replay", |coordinator| replay(coordinator, request, within)).await
     }
 }
 
-async fn create(coordinator: Arc<Coordinator>, request: wire::CreateRequest, within: Duration) -> Result<wire::CreateResponse, Fault> {
+async fn create(
+    coordinator: Arc<Coordinator>,
+    request: wire::CreateRequest,
+    within: Duration,
+) -> Result<wire::CreateResponse, Fault> {
     check_value(&request.value)?;
     let id = match request.id.is_empty() {
         true => SessionId::mint(&coordinator.ring(), None),
@@ -109,7 +131,11 @@ async fn create(coordinator: Arc<Coordinator>, request: wire::CreateRequest, wit
     Ok(wire::CreateResponse { id: id.into(), version: Some(done.version.into()), acks: done.acks as u32 })
 }
 
-async fn get(coordinator: Arc<Coordinator>, request: wire::GetRequest, within: Duration) -> Result<wire::GetResponse, Fault> {
+async fn get(
+    coordinator: Arc<Coordinator>,
+    request: wire::GetRequest,
+    within: Duration,
+) -> Result<wire::GetResponse, Fault> {
     let id = check_id(&request.id)?;
     let wanted = Wanted {
         consistency: request.consistency(),
@@ -126,7 +152,11 @@ async fn get(coordinator: Arc<Coordinator>, request: wire::GetRequest, within: D
     })
 }
 
-async fn put(coordinator: Arc<Coordinator>, request: wire::PutRequest, within: Duration) -> Result<wire::PutResponse, Fault> {
+async fn put(
+    coordinator: Arc<Coordinator>,
+    request: wire::PutRequest,
+    within: Duration,
+) -> Result<wire::PutResponse, Fault> {
     let id = check_id(&request.id)?;
     check_value(&request.value)?;
     let Some(expected) = request.expected else {
@@ -138,14 +168,22 @@ async fn put(coordinator: Arc<Coordinator>, request: wire::PutRequest, within: D
     Ok(wire::PutResponse { version: Some(done.version.into()), acks: done.acks as u32 })
 }
 
-async fn touch(coordinator: Arc<Coordinator>, request: wire::TouchRequest, within: Duration) -> Result<wire::TouchResponse, Fault> {
+async fn touch(
+    coordinator: Arc<Coordinator>,
+    request: wire::TouchRequest,
+    within: Duration,
+) -> Result<wire::TouchResponse, Fault> {
     check_count(request.ids.len())?;
     let ids = request.ids.iter().map(|id| check_id(id)).collect::<Result<Vec<_>, _>>()?;
     let unknown = coordinator.touch(ids, within).await?;
     Ok(wire::TouchResponse { unknown })
 }
 
-async fn delete(coordinator: Arc<Coordinator>, request: wire::DeleteRequest, within: Duration) -> Result<wire::DeleteResponse, Fault> {
+async fn delete(
+    coordinator: Arc<Coordinator>,
+    request: wire::DeleteRequest,
+    within: Duration,
+) -> Result<wire::DeleteResponse, Fault> {
     let id = check_id(&request.id)?;
     let started = tokio::time::Instant::now();
     let change = change(request.request_id, request.tenant, request.principal, Kind::Delete)?;
@@ -156,7 +194,11 @@ async fn delete(coordinator: Arc<Coordinator>, request: wire::DeleteRequest, wit
     Ok(wire::DeleteResponse {})
 }
 
-async fn list(coordinator: Arc<Coordinator>, request: wire::ListRequest, within: Duration) -> Result<wire::ListResponse, Fault> {
+async fn list(
+    coordinator: Arc<Coordinator>,
+    request: wire::ListRequest,
+    within: Duration,
+) -> Result<wire::ListResponse, Fault> {
     let limit = match request.page_size as usize {
         0 => PAGE_DEFAULT,
         size => size.min(PAGE_MAX),
@@ -167,11 +209,18 @@ async fn list(coordinator: Arc<Coordinator>, request: wire::ListRequest, within:
     coordinator.list(&request.page_token, limit, request.cluster, within).await
 }
 
-async fn append(coordinator: Arc<Coordinator>, request: wire::AppendRequest, within: Duration) -> Result<wire::AppendResponse, Fault> {
+async fn append(
+    coordinator: Arc<Coordinator>,
+    request: wire::AppendRequest,
+    within: Duration,
+) -> Result<wire::AppendResponse, Fault> {
     let id = check_id(&request.session_id)?;
     check_stream(&request.stream)?;
     if request.events.len() > EVENTS_MAX {
-        return Err(Fault::Invalid(format!("{} events; at most {EVENTS_MAX} are allowed", request.events.len())));
+        return Err(Fault::Invalid(format!(
+            "{} events; at most {EVENTS_MAX} are allowed",
+            request.events.len()
+        )));
     }
     // The epoch of an event is that of its writer; a client cannot claim another.
     let own = |event: wire::Event| entry(wire::Event { epoch: request.epoch, ..event }, request.epoch);
@@ -180,7 +229,11 @@ async fn append(coordinator: Arc<Coordinator>, request: wire::AppendRequest, wit
     Ok(wire::AppendResponse { acks: acks as u32 })
 }
 
-async fn replay(coordinator: Arc<Coordinator>, request: wire::ReplayRequest, within: Duration) -> Result<wire::ReplayResponse, Fault> {
+async fn replay(
+    coordinator: Arc<Coordinator>,
+    request: wire::ReplayRequest,
+    within: Duration,
+) -> Result<wire::ReplayResponse, Fault> {
     let id = check_id(&request.session_id)?;
     check_stream(&request.stream)?;
     let (after, fence) = (request.after_sequence, request.fence_epoch);
@@ -207,7 +260,9 @@ fn change(request_id: String, tenant: String, principal: String, kind: Kind) -> 
     };
     let visible = request_id.bytes().all(|byte| byte.is_ascii_graphic());
     if request_id.len() > REQUEST_ID_MAX || !visible {
-        return Err(Fault::Invalid(format!("request id must be {REQUEST_ID_MAX} visible characters at most")));
+        return Err(Fault::Invalid(format!(
+            "request id must be {REQUEST_ID_MAX} visible characters at most"
+        )));
     }
     if tenant.len() > WORD_MAX || principal.len() > WORD_MAX {
         return Err(Fault::Invalid(format!("tenant and principal must be {WORD_MAX} bytes at most")));
@@ -217,7 +272,9 @@ fn change(request_id: String, tenant: String, principal: String, kind: Kind) -> 
 
 fn check_value(value: &[u8]) -> Result<(), Fault> {
     match value.len() > VALUE_MAX {
-        true => Err(Fault::Invalid(format!("value has {} bytes; at most {VALUE_MAX} are allowed", value.len()))),
+        true => {
+            Err(Fault::Invalid(format!("value has {} bytes; at most {VALUE_MAX} are allowed", value.len())))
+        }
         false => Ok(()),
     }
 }

@@ -51,18 +51,12 @@ pub struct Read {
 impl Read {
     /// A read that sees every acked write of anyone.
     pub fn quorum() -> Self {
-        Read {
-            consistency: wire::Consistency::Quorum,
-            lease: None,
-        }
+        Read { consistency: wire::Consistency::Quorum, lease: None }
     }
 
     /// A read that lets `holder` serve its copy for `lease` (2 s at most).
     pub fn leased(holder: &str, lease: Duration) -> Self {
-        Read {
-            consistency: wire::Consistency::Quorum,
-            lease: Some((holder.to_owned(), lease)),
-        }
+        Read { consistency: wire::Consistency::Quorum, lease: Some((holder.to_owned(), lease)) }
     }
 }
 
@@ -131,16 +125,7 @@ impl SessionClient {
     ) -> Self {
         let tokens = Tokens::default();
         let ring = ArcSwapOption::empty();
-        Self {
-            inner: Arc::new(Inner {
-                channels,
-                directory,
-                local,
-                deadline,
-                tokens,
-                ring,
-            }),
-        }
+        Self { inner: Arc::new(Inner { channels, directory, local, deadline, tokens, ring }) }
     }
 
     /// The ring as the directory shows it now.
@@ -178,26 +163,14 @@ impl SessionClient {
             ttl_ms: millis(ttl),
             id: id.to_string(),
         };
-        let called = self
-            .call(request, |mut rpc, request| async move {
-                rpc.create(request).await
-            })
-            .await;
+        let called = self.call(request, |mut rpc, request| async move { rpc.create(request).await }).await;
         let version = called.outcome?.version.unwrap_or_default();
         self.inner.tokens.observe(id.as_str(), &version);
-        Ok(Created {
-            id: id.clone(),
-            version,
-        })
+        Ok(Created { id: id.clone(), version })
     }
 
     /// Reads a session, never older than what this client saw of it before (but for `One`).
-    pub async fn get(
-        &self,
-        id: &str,
-        binding: &Binding,
-        read: &Read,
-    ) -> Result<Fetched, SessionError> {
+    pub async fn get(&self, id: &str, binding: &Binding, read: &Read) -> Result<Fetched, SessionError> {
         let (lease_holder, lease) = read.lease.clone().unwrap_or_default();
         let request = wire::GetRequest {
             id: id.to_owned(),
@@ -208,12 +181,7 @@ impl SessionClient {
             lease_holder,
             lease_ms: millis(lease),
         };
-        let called = self
-            .call(
-                request,
-                |mut rpc, request| async move { rpc.get(request).await },
-            )
-            .await;
+        let called = self.call(request, |mut rpc, request| async move { rpc.get(request).await }).await;
         let response = called.outcome?;
         let session = response.session.ok_or(SessionError::NotFound)?;
         if let Some(version) = &session.version {
@@ -221,11 +189,7 @@ impl SessionClient {
         }
         let lease = Duration::from_millis(response.lease_ms);
         let lease_until = (response.lease_ms > 0).then(|| (called.sent + lease).into_std());
-        Ok(Fetched {
-            session,
-            stale: response.stale,
-            lease_until,
-        })
+        Ok(Fetched { session, stale: response.stale, lease_until })
     }
 
     /// Replaces the value if the version is still `expected`.
@@ -244,12 +208,7 @@ impl SessionClient {
             tenant: binding.tenant.clone(),
             principal: binding.principal.clone(),
         };
-        let called = self
-            .call(
-                request,
-                |mut rpc, request| async move { rpc.put(request).await },
-            )
-            .await;
+        let called = self.call(request, |mut rpc, request| async move { rpc.put(request).await }).await;
         let version = called.certain()?.version.unwrap_or_default();
         self.inner.tokens.observe(id, &version);
         Ok(version)
@@ -259,22 +218,13 @@ impl SessionClient {
     /// by time: one call in 10 s for all sessions that were used (K26).
     pub async fn touch(&self, ids: Vec<String>) -> Result<Vec<String>, SessionError> {
         let request = wire::TouchRequest { ids };
-        let called = self
-            .call(request, |mut rpc, request| async move {
-                rpc.touch(request).await
-            })
-            .await;
+        let called = self.call(request, |mut rpc, request| async move { rpc.touch(request).await }).await;
         Ok(called.outcome?.unknown)
     }
 
     /// Ends a session; returns once no lease holder but `lease_holder` (which has dropped its own
     /// copy) serves it any more. Ending it twice is no error.
-    pub async fn delete(
-        &self,
-        id: &str,
-        binding: &Binding,
-        lease_holder: &str,
-    ) -> Result<(), SessionError> {
+    pub async fn delete(&self, id: &str, binding: &Binding, lease_holder: &str) -> Result<(), SessionError> {
         let request = wire::DeleteRequest {
             request_id: proto::ids::request_id(),
             id: id.to_owned(),
@@ -282,11 +232,7 @@ impl SessionClient {
             principal: binding.principal.clone(),
             lease_holder: lease_holder.to_owned(),
         };
-        let called = self
-            .call(request, |mut rpc, request| async move {
-                rpc.delete(request).await
-            })
-            .await;
+        let called = self.call(request, |mut rpc, request| async move { rpc.delete(request).await }).await;
         called.outcome?;
         self.inner.tokens.forget(id);
         Ok(())
@@ -300,16 +246,8 @@ impl SessionClient {
         page_token: String,
         cluster: bool,
     ) -> Result<wire::ListResponse, SessionError> {
-        let request = wire::ListRequest {
-            page_size,
-            page_token,
-            cluster,
-        };
-        self.call(request, |mut rpc, request| async move {
-            rpc.list(request).await
-        })
-        .await
-        .outcome
+        let request = wire::ListRequest { page_size, page_token, cluster };
+        self.call(request, |mut rpc, request| async move { rpc.list(request).await }).await.outcome
     }
 
     /// Appends events under the anchor's epoch; OK once W owners hold them.
@@ -321,17 +259,8 @@ impl SessionClient {
         events: Vec<wire::Event>,
     ) -> Result<(), SessionError> {
         let (session_id, stream) = (session_id.to_owned(), stream.to_owned());
-        let request = wire::AppendRequest {
-            session_id,
-            stream,
-            epoch,
-            events,
-        };
-        let called = self
-            .call(request, |mut rpc, request| async move {
-                rpc.append(request).await
-            })
-            .await;
+        let request = wire::AppendRequest { session_id, stream, epoch, events };
+        let called = self.call(request, |mut rpc, request| async move { rpc.append(request).await }).await;
         called.outcome.map(|_| ())
     }
 
@@ -349,11 +278,7 @@ impl SessionClient {
             after_sequence,
             fence_epoch: fence_epoch.unwrap_or_default(),
         };
-        let called = self
-            .call(request, |mut rpc, request| async move {
-                rpc.replay(request).await
-            })
-            .await;
+        let called = self.call(request, |mut rpc, request| async move { rpc.replay(request).await }).await;
         let response = called.outcome?;
         Ok(Replayed {
             events: response.events,
@@ -420,11 +345,7 @@ impl SessionClient {
                 State::Suspect => 1,
                 State::Down => 2,
             };
-            (
-                rank,
-                local != Some(instance.name.as_str()),
-                rand::random::<u32>(),
-            )
+            (rank, local != Some(instance.name.as_str()), rand::random::<u32>())
         });
         targets
     }
@@ -435,10 +356,7 @@ pub fn members(instances: &[Instance]) -> impl Iterator<Item = Member> + '_ {
     instances
         .iter()
         .filter(|instance| instance.service == SERVICE)
-        .map(|instance| Member {
-            name: instance.name.clone(),
-            zone: instance.zone.clone(),
-        })
+        .map(|instance| Member { name: instance.name.clone(), zone: instance.zone.clone() })
 }
 
 struct Called<A> {
@@ -450,11 +368,7 @@ struct Called<A> {
 
 impl<A> Called<A> {
     fn new(sent: Instant, deadline: Duration) -> Self {
-        Self {
-            outcome: Err(out_of_time(deadline, false)),
-            ambiguous: false,
-            sent,
-        }
+        Self { outcome: Err(out_of_time(deadline, false)), ambiguous: false, sent }
     }
 
     fn failed(&mut self, error: SessionError) {
@@ -468,9 +382,9 @@ impl<A> Called<A> {
     /// For compare-and-set: a mismatch after an attempt of unknown outcome proves nothing.
     fn certain(self) -> Result<A, SessionError> {
         match self.outcome {
-            Err(SessionError::VersionMismatch { .. }) if self.ambiguous => Err(
-                SessionError::Unknown("an earlier attempt may have been applied".into()),
-            ),
+            Err(SessionError::VersionMismatch { .. }) if self.ambiguous => {
+                Err(SessionError::Unknown("an earlier attempt may have been applied".into()))
+            }
             outcome => outcome,
         }
     }

@@ -45,9 +45,7 @@ impl SessionError {
                 current: detail(&status, "current").and_then(|text| parse_version(&text)),
             },
             Code::Fenced => SessionError::Fenced {
-                epoch: detail(&status, "epoch")
-                    .and_then(|e| e.parse().ok())
-                    .unwrap_or(u64::MAX),
+                epoch: detail(&status, "epoch").and_then(|e| e.parse().ok()).unwrap_or(u64::MAX),
             },
             Code::Unavailable | Code::QuorumUnavailable | Code::Storage => {
                 SessionError::Unavailable(status.message().to_owned())
@@ -59,10 +57,7 @@ impl SessionError {
 
     /// Whether the same call may succeed later, at this or another instance.
     pub fn retryable(&self) -> bool {
-        matches!(
-            self,
-            SessionError::Unavailable(_) | SessionError::Unknown(_)
-        )
+        matches!(self, SessionError::Unavailable(_) | SessionError::Unknown(_))
     }
 }
 
@@ -73,10 +68,7 @@ pub fn format_version(version: &Version) -> String {
 
 fn parse_version(text: &str) -> Option<Version> {
     let (counter, writer) = text.split_once(':')?;
-    Some(Version {
-        counter: counter.parse().ok()?,
-        writer: writer.to_owned(),
-    })
+    Some(Version { counter: counter.parse().ok()?, writer: writer.to_owned() })
 }
 
 pub(crate) fn out_of_time(after: Duration, ambiguous: bool) -> SessionError {
@@ -93,12 +85,8 @@ mod tests {
 
     #[test]
     fn a_mismatch_tells_the_current_version() {
-        let current = Version {
-            counter: 7,
-            writer: "a:b".into(),
-        };
-        let status =
-            Code::VersionMismatch.status("lost", &[("current", &format_version(&current))]);
+        let current = Version { counter: 7, writer: "a:b".into() };
+        let status = Code::VersionMismatch.status("lost", &[("current", &format_version(&current))]);
         let SessionError::VersionMismatch { current: read } = SessionError::of(status) else {
             panic!("another error")
         };

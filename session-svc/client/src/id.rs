@@ -23,8 +23,7 @@ impl SessionId {
     /// operating system's generator through a CSPRNG.
     pub fn mint(ring: &Ring, prefer: Option<&str>) -> SessionId {
         let member = prefer.and_then(|name| ring.members().iter().position(|m| m.name == name));
-        let owned =
-            |slot: &u16| member.is_none_or(|index| ring.owners(*slot).contains(&(index as u16)));
+        let owned = |slot: &u16| member.is_none_or(|index| ring.owners(*slot).contains(&(index as u16)));
         let slot = (0..MINT_TRIES).map(|_| rand::random::<u16>()).find(owned);
         let slot = slot.unwrap_or_else(rand::random);
         SessionId(format!("{slot:04x}{:032x}", rand::random::<u128>()))
@@ -32,10 +31,7 @@ impl SessionId {
 
     /// The slot of the ring, which names the home vnode.
     pub fn slot(&self) -> u16 {
-        self.0
-            .get(..4)
-            .and_then(|text| u16::from_str_radix(text, 16).ok())
-            .unwrap_or_default()
+        self.0.get(..4).and_then(|text| u16::from_str_radix(text, 16).ok()).unwrap_or_default()
     }
 
     /// The id as text.
@@ -74,10 +70,7 @@ mod tests {
 
     #[test]
     fn a_minted_id_is_owned_by_the_preferred_instance() {
-        let members = (0..30).map(|i| Member {
-            name: format!("n{i}"),
-            zone: String::new(),
-        });
+        let members = (0..30).map(|i| Member { name: format!("n{i}"), zone: String::new() });
         let ring = Ring::build(members, 3);
         for _ in 0..100 {
             let id = SessionId::mint(&ring, Some("n17"));
@@ -88,14 +81,7 @@ mod tests {
 
     #[test]
     fn a_foreign_id_is_refused() {
-        for text in [
-            "",
-            "abc",
-            "../../etc/passwd",
-            &"A".repeat(36),
-            &"g".repeat(36),
-            &"a".repeat(37),
-        ] {
+        for text in ["", "abc", "../../etc/passwd", &"A".repeat(36), &"g".repeat(36), &"a".repeat(37)] {
             assert_eq!(text.parse::<SessionId>(), Err(InvalidId));
         }
     }

@@ -54,21 +54,12 @@ impl Ring {
         let mut elements = Vec::with_capacity(points.len());
         for at in 0..points.len() {
             let list = preference_list(&points, at, &members, width);
-            elements.push(Vnode {
-                label: points[at].label.clone(),
-                list: elements.len() as u32,
-            });
+            elements.push(Vnode { label: points[at].label.clone(), list: elements.len() as u32 });
             lists.extend(list);
         }
         vnodes.batch_add(elements);
         let version = version(&members, replication_factor);
-        Ring {
-            vnodes,
-            lists,
-            width,
-            members,
-            version,
-        }
+        Ring { vnodes, lists, width, members, version }
     }
 
     /// The owners of a slot, home first, as indices into [`Ring::members`].
@@ -77,16 +68,12 @@ impl Ring {
             return &[];
         };
         let start = vnode.list as usize * self.width;
-        self.lists
-            .get(start..start + self.width)
-            .unwrap_or_default()
+        self.lists.get(start..start + self.width).unwrap_or_default()
     }
 
     /// The owners of a session, home first.
     pub fn owners_of<'a>(&'a self, id: &SessionId) -> impl Iterator<Item = &'a Member> + use<'a> {
-        self.owners(id.slot())
-            .iter()
-            .filter_map(|index| self.members.get(usize::from(*index)))
+        self.owners(id.slot()).iter().filter_map(|index| self.members.get(usize::from(*index)))
     }
 
     /// Whether the named instance owns the session.
@@ -115,22 +102,14 @@ impl Ring {
             }
         }
         let share = |count: usize| count as f64 / SLOTS as f64;
-        self.members
-            .iter()
-            .zip(homes)
-            .map(|(m, count)| (m.name.as_str(), share(count)))
-            .collect()
+        self.members.iter().zip(homes).map(|(m, count)| (m.name.as_str(), share(count))).collect()
     }
 }
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.members.iter().map(|member| &member.name).collect();
-        write!(
-            f,
-            "Ring {{ version: {:016x}, members: {names:?} }}",
-            self.version
-        )
+        write!(f, "Ring {{ version: {:016x}, members: {names:?} }}", self.version)
     }
 }
 
@@ -141,10 +120,8 @@ struct Point {
 }
 
 fn unique(members: impl IntoIterator<Item = Member>) -> Vec<Member> {
-    let by_name: BTreeMap<String, Member> = members
-        .into_iter()
-        .map(|member| (member.name.clone(), member))
-        .collect();
+    let by_name: BTreeMap<String, Member> =
+        members.into_iter().map(|member| (member.name.clone(), member)).collect();
     by_name.into_values().take(MEMBERS_MAX).collect()
 }
 
@@ -153,11 +130,7 @@ fn points(members: &[Member]) -> Vec<Point> {
     for (index, member) in members.iter().enumerate() {
         for vnode in 0..VNODES {
             let label = format!("{}#{vnode}", member.name).into_boxed_str();
-            points.push(Point {
-                position: xxh3_64(label.as_bytes()),
-                label,
-                member: index as u16,
-            });
+            points.push(Point { position: xxh3_64(label.as_bytes()), label, member: index as u16 });
         }
     }
     points.sort_by_key(|point| point.position);
@@ -191,13 +164,10 @@ fn preference_list(points: &[Point], at: usize, members: &[Member], width: usize
 }
 
 fn version(members: &[Member], replication_factor: usize) -> u64 {
-    members.iter().fold(
-        xxh3_64(&(replication_factor as u64).to_be_bytes()),
-        |hash, member| {
-            let hash = xxh3_64_with_seed(member.name.as_bytes(), hash);
-            xxh3_64_with_seed(member.zone.as_bytes(), hash)
-        },
-    )
+    members.iter().fold(xxh3_64(&(replication_factor as u64).to_be_bytes()), |hash, member| {
+        let hash = xxh3_64_with_seed(member.name.as_bytes(), hash);
+        xxh3_64_with_seed(member.zone.as_bytes(), hash)
+    })
 }
 
 /// A vnode knows its place by its label and its owners by the index of its list.
@@ -250,10 +220,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn member(name: &str, zone: &str) -> Member {
-        Member {
-            name: name.into(),
-            zone: zone.into(),
-        }
+        Member { name: name.into(), zone: zone.into() }
     }
 
     fn numbered(count: usize) -> Ring {
@@ -269,16 +236,11 @@ mod tests {
         for count in [3, 5, 10, 20] {
             let (before, after) = (numbered(count), numbered(count + 1));
             let new = format!("n{count}");
-            let moved: Vec<u16> = (0..=u16::MAX)
-                .filter(|slot| home(&before, *slot) != home(&after, *slot))
-                .collect();
+            let moved: Vec<u16> =
+                (0..=u16::MAX).filter(|slot| home(&before, *slot) != home(&after, *slot)).collect();
             assert!(moved.iter().all(|slot| home(&after, *slot) == new));
             let limit = 1.2 / (count + 1) as f64;
-            assert!(
-                (moved.len() as f64 / SLOTS as f64) <= limit,
-                "{count}: {}",
-                moved.len()
-            );
+            assert!((moved.len() as f64 / SLOTS as f64) <= limit, "{count}: {}", moved.len());
         }
     }
 
@@ -292,20 +254,11 @@ mod tests {
 
     #[test]
     fn owners_come_from_distinct_zones_first() {
-        let zones = [
-            ("a1", "a"),
-            ("a2", "a"),
-            ("a3", "a"),
-            ("b1", "b"),
-            ("c1", "c"),
-        ];
+        let zones = [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c")];
         let ring = Ring::build(zones.map(|(name, zone)| member(name, zone)), 3);
         for slot in 0..=u16::MAX {
-            let zones: BTreeSet<_> = ring
-                .owners(slot)
-                .iter()
-                .map(|i| &ring.members()[usize::from(*i)].zone)
-                .collect();
+            let zones: BTreeSet<_> =
+                ring.owners(slot).iter().map(|i| &ring.members()[usize::from(*i)].zone).collect();
             assert_eq!(zones.len(), 3);
         }
     }

@@ -57,10 +57,7 @@ mod tests {
     use super::*;
 
     fn version(counter: u64) -> Version {
-        Version {
-            counter,
-            writer: String::new(),
-        }
+        Version { counter, writer: String::new() }
     }
 
     #[test]

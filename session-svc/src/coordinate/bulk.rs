@@ -1,6 +1,9 @@
 //! Touch and list: many sessions at once.
 
-use super::{Coordinator, peers::{Owner, seems_alive}};
+use super::{
+    Coordinator,
+    peers::{Owner, seems_alive},
+};
 use crate::error::Fault;
 use futures::future::join_all;
 use proto::session as wire;
@@ -65,7 +68,8 @@ impl Coordinator {
             instances.extend(others.map(|instance| self.owner(&instance.name)).filter(seems_alive));
         }
         let request = wire::ListReplicaRequest { after_id: after.to_owned(), limit: limit as u32 };
-        let calls = instances.into_iter().map(|owner| self.peers.clone().list(owner, request.clone(), within));
+        let calls =
+            instances.into_iter().map(|owner| self.peers.clone().list(owner, request.clone(), within));
         let mut pages = Vec::new();
         for answer in join_all(calls).await {
             match answer {
@@ -109,7 +113,8 @@ mod tests {
     fn pages_of_several_instances_make_one_without_repeats() {
         let pages = vec![vec![session("a", 1), session("c", 2)], vec![session("a", 2), session("b", 1)]];
         let merged = page(pages, 2);
-        let ids: Vec<_> = merged.sessions.iter().map(|s| (s.id.as_str(), s.version.clone().unwrap().counter)).collect();
+        let ids: Vec<_> =
+            merged.sessions.iter().map(|s| (s.id.as_str(), s.version.clone().unwrap().counter)).collect();
         assert_eq!(ids, [("a", 2), ("b", 1)]);
         assert_eq!(merged.next_page_token, "b");
         assert_eq!(page(vec![vec![session("a", 1)]], 2).next_page_token, "");

@@ -1,12 +1,18 @@
 //! Append and replay of event logs.
 
-use super::{Coordinator, Plan, peers::{Asked, Owner, seems_alive, seems_down}};
+use super::{
+    Coordinator, Plan,
+    peers::{Asked, Owner, seems_alive, seems_down},
+};
 use crate::{
     core::log::{Entry, View, merge},
     door::{event, view},
     error::Fault,
 };
-use proto::{error::{Code, detail}, session as wire};
+use proto::{
+    error::{Code, detail},
+    session as wire,
+};
 use session_client::SessionId;
 use std::time::Duration;
 use tonic::Status;

@@ -44,7 +44,7 @@ const ATTEMPTS: u32 = 24;
 pub(crate) struct Coordinator {
     pub(crate) config: Config,
     pub(crate) replica: Arc<Replica>,
-    pub(crate) hints: Hints,
+    pub(crate) hints: Arc<Hints>,
     pub(crate) metrics: Metrics,
     pub(crate) facts: Facts,
     me: Instance,
@@ -74,7 +74,7 @@ impl Plan {
 /// The answer to a round of prepares.
 enum Promises {
     /// A quorum promised; this is what it holds.
-    Given(Resolution),
+    Given(Box<Resolution>),
     /// A later ballot is in force.
     Refused,
     /// Too few answered.
@@ -96,7 +96,7 @@ impl Coordinator {
         Coordinator {
             peers: Peers { door: Door::new(replica.clone()), channels: ctx.channels.clone() },
             facts: Facts::new(ctx),
-            hints: Hints::default(),
+            hints: Arc::default(),
             expect: ctx.expect as usize,
             clock: ctx.clock.clone(),
             directory: ctx.directory.clone(),
@@ -223,7 +223,7 @@ impl Coordinator {
                 }
                 if copies.len() >= plan.quorum.need {
                     self.metrics.quorum("prepare", self.seconds_since(started));
-                    return Promises::Given(resolve(copies, plan.quorum.need));
+                    return Promises::Given(Box::new(resolve(copies, plan.quorum.need)));
                 }
             }
         }
@@ -239,29 +239,44 @@ impl Coordinator {
             lease_remaining: Duration::ZERO,
             fault: None,
         };
-        let mut behind = self.collect(&mut accepted, Asked::begin(&plan.owners, seems_alive, ask)).await;
+        let mut asked = Asked::begin(&plan.owners, seems_alive, ask);
+        let mut behind = self.collect(&mut accepted, &mut asked).await;
         if accepted.tally.standing() == Standing::Done {
             behind.extend((0..plan.owners.len()).filter(|index| seems_down(&plan.owners[*index])));
         } else {
             accepted.tally.ask(plan.owners.len() - plan.alive());
-            behind.extend(self.collect(&mut accepted, Asked::begin(&plan.owners, seems_down, ask)).await);
+            asked = Asked::begin(&plan.owners, seems_down, ask);
+            behind.extend(self.collect(&mut accepted, &mut asked).await);
         }
         if accepted.tally.standing() == Standing::Done {
             self.metrics.quorum("write", self.seconds_since(started));
             for owner in behind.into_iter().filter_map(|index| plan.owners.get(index)) {
                 self.hints.add(&owner.name, &record.id);
             }
+            self.watch_the_rest(plan, &record.id, asked);
         }
         accepted
     }
 
-    /// Counts answers until the quorum is reached or all have come; answers who is behind. Calls
-    /// still open then end by themselves: whether they succeed is seen by the next read, or by the
-    /// pass when their owner comes back.
+    /// Owners that were slower than the quorum: whoever fails gets the state later.
+    fn watch_the_rest(&self, plan: &Plan, id: &str, mut asked: Asked<wire::WriteReplicaResponse>) {
+        let names: Vec<String> = plan.owners.iter().map(|owner| owner.name.clone()).collect();
+        let (hints, id) = (self.hints.clone(), id.to_owned());
+        tokio::spawn(async move {
+            while let Some((owner, answer)) = asked.next().await {
+                let holds = answer.is_ok_and(|answer| answer.applied);
+                if let (false, Some(name)) = (holds, names.get(owner)) {
+                    hints.add(name, &id);
+                }
+            }
+        });
+    }
+
+    /// Counts answers until the quorum is reached or all have come; answers who is behind.
     async fn collect(
         &self,
         accepted: &mut Accepted,
-        mut asked: Asked<wire::WriteReplicaResponse>,
+        asked: &mut Asked<wire::WriteReplicaResponse>,
     ) -> Vec<usize> {
         let mut behind = Vec::new();
         while accepted.tally.standing() != Standing::Done

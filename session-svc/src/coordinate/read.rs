@@ -1,6 +1,9 @@
 //! Reads: as few owners as the consistency asked for needs, more when they do not suffice.
 
-use super::{ATTEMPTS, Coordinator, Plan, Promises, peers::{Asked, Owner, seems_alive, seems_down}};
+use super::{
+    ATTEMPTS, Coordinator, Plan, Promises,
+    peers::{Asked, Owner, seems_alive, seems_down},
+};
 use crate::{
     core::{
         quorum::{Copy, Resolution, resolve},
@@ -38,17 +41,24 @@ struct Copies {
 
 impl Coordinator {
     /// Reads a session, ended or not.
-    pub(crate) async fn get(&self, id: &SessionId, wanted: &Wanted, within: Duration) -> Result<Found, Fault> {
+    pub(crate) async fn get(
+        &self,
+        id: &SessionId,
+        wanted: &Wanted,
+        within: Duration,
+    ) -> Result<Found, Fault> {
         let plan = self.plan(id, within);
         let leased = !wanted.lease_holder.is_empty() && !wanted.lease.is_zero();
+        // A copy that seems to have ended may have missed a touch: more owners are asked.
+        let now = self.now_ms();
         let quick = match wanted.consistency {
             _ if leased => None,
             wire::Consistency::Quorum => None,
-            wire::Consistency::One => self.first_copy(&plan, id, |_| true).await,
+            wire::Consistency::One => self.first_copy(&plan, id, |record| record.live(now)).await,
             // Only the very version that was acked is known to be decided; a later copy may be a
             // write that fails.
             _ => match &wanted.token {
-                Some(token) => self.first_copy(&plan, id, |record| record.version == *token).await,
+                Some(token) => self.first_copy(&plan, id, |r| r.version == *token && r.live(now)).await,
                 None => None,
             },
         };
@@ -59,7 +69,12 @@ impl Coordinator {
     }
 
     /// The copy of the first owner that answers, if it will do.
-    async fn first_copy(&self, plan: &Plan, id: &SessionId, will_do: impl Fn(&Record) -> bool) -> Option<Record> {
+    async fn first_copy(
+        &self,
+        plan: &Plan,
+        id: &SessionId,
+        will_do: impl Fn(&Record) -> bool,
+    ) -> Option<Record> {
         for owner in &plan.owners {
             let request = wire::ReadReplicaRequest { id: id.to_string(), ..Default::default() };
             if owner.local {

@@ -32,7 +32,12 @@ enum Goal {
 impl Coordinator {
     /// The first state of a fresh id needs no promise: nobody else proposes for it. If anything is
     /// in the way, the full protocol decides.
-    pub(crate) async fn create(&self, id: &SessionId, change: &Change, within: Duration) -> Result<Changed, Fault> {
+    pub(crate) async fn create(
+        &self,
+        id: &SessionId,
+        change: &Change,
+        within: Duration,
+    ) -> Result<Changed, Fault> {
         let plan = self.plan(id, within);
         let first = change.decide(None, self.now_ms(), None);
         let (Decision::Write(record), true) = (first, plan.alive() >= plan.quorum.need) else {
@@ -96,7 +101,11 @@ impl Coordinator {
             let decision = change.decide(found.highest.as_ref(), self.now_ms(), tried.as_ref());
             let goal = match goal(decision) {
                 Goal::Confirm(end) if found.chosen && !matters_to_leases(change, &end) => {
-                    return end.map(|version| Changed { version, acks: plan.quorum.need, lease_remaining: Duration::ZERO });
+                    return end.map(|version| Changed {
+                        version,
+                        acks: plan.quorum.need,
+                        lease_remaining: Duration::ZERO,
+                    });
                 }
                 goal => goal,
             };

@@ -148,7 +148,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         let owners = proptest::array::uniform3(any::<bool>());
         prop_oneof![
-            4 => (0..4_usize, owners.clone()).prop_map(|(proposer, owners)| Step::Prepare { proposer, owners }),
+            4 => (0..4_usize, owners).prop_map(|(proposer, owners)| Step::Prepare { proposer, owners }),
             4 => (0..4_usize, owners).prop_map(|(proposer, owners)| Step::Accept { proposer, owners }),
             1 => (0..3_usize).prop_map(|owner| Step::Restart { owner }),
         ]

@@ -88,14 +88,7 @@ impl Change {
         }
     }
 
-    fn create(
-        &self,
-        id: &str,
-        value: &Bytes,
-        ttl_ms: u64,
-        found: Option<&Record>,
-        now_ms: u64,
-    ) -> Decision {
+    fn create(&self, id: &str, value: &Bytes, ttl_ms: u64, found: Option<&Record>, now_ms: u64) -> Decision {
         if let Some(record) = found {
             return Decision::Reject(Rejection::Mismatch(record.version.clone()));
         }
@@ -203,8 +196,7 @@ mod tests {
         let state = record(5, "a", 1);
         let none = Decision::Reject(Rejection::NotFound);
         assert_eq!(put("b", &state.version).decide(Some(&state), 1001, None), none);
-        let Decision::Write(tombstone) = change("d", Kind::Delete).decide(Some(&state), 10, None)
-        else {
+        let Decision::Write(tombstone) = change("d", Kind::Delete).decide(Some(&state), 10, None) else {
             panic!("refused")
         };
         assert_eq!(put("b", &tombstone.version).decide(Some(&tombstone), 10, None), none);

@@ -106,12 +106,7 @@ impl Logs {
 
     /// Appends events; the fence of the session is raised by [`Logs::fence`] before. Entries carry
     /// their own epochs, so that a repair can bring what an older epoch wrote.
-    pub fn append(
-        &mut self,
-        epoch: u64,
-        stream: &str,
-        entries: Vec<Entry>,
-    ) -> Result<Vec<Edit>, LogError> {
+    pub fn append(&mut self, epoch: u64, stream: &str, entries: Vec<Entry>) -> Result<Vec<Edit>, LogError> {
         if epoch < self.epoch {
             return Err(LogError::Fenced(self.epoch));
         }

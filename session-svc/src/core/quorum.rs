@@ -46,6 +46,10 @@ pub enum Standing {
     Unknown,
 }
 
+/// A life that ends earlier than another owner says by more than this has missed a touch; those are
+/// batched, so less is no sign of anything.
+const EXPIRY_SLACK_MS: u64 = 10_000;
+
 /// Collects the answers to one write.
 #[derive(Debug, Clone)]
 pub struct Tally {
@@ -119,7 +123,7 @@ pub struct Resolution {
     pub highest: Option<Record>,
     /// Whether a quorum holds it, so that no later read can miss it.
     pub chosen: bool,
-    /// Owners that hold an older copy or none.
+    /// Owners that hold an older copy or none, or missed a touch.
     pub behind: Vec<usize>,
 }
 
@@ -131,13 +135,15 @@ pub fn resolve(copies: Vec<Copy>, need: usize) -> Resolution {
     };
     let holds = |copy: &Copy| copy.record.as_ref().is_some_and(|r| r.ballot == highest.ballot);
     let holders = copies.iter().filter(|copy| holds(copy)).count();
-    let behind = copies.iter().filter(|copy| !holds(copy)).map(|copy| copy.owner).collect();
     let expires = copies.iter().filter_map(|copy| copy.record.as_ref()).map(|r| r.expires_at_ms);
-    let expires_at_ms = if highest.deleted {
-        highest.expires_at_ms
-    } else {
-        expires.max().unwrap_or(highest.expires_at_ms)
+    let expires_at_ms =
+        if highest.deleted { highest.expires_at_ms } else { expires.max().unwrap_or(highest.expires_at_ms) };
+    let touched = |copy: &Copy| {
+        let end = copy.record.as_ref().map_or(0, |record| record.expires_at_ms);
+        highest.deleted || end.saturating_add(EXPIRY_SLACK_MS) >= expires_at_ms
     };
+    let lacking = copies.iter().filter(|copy| !holds(copy) || !touched(copy));
+    let behind = lacking.map(|copy| copy.owner).collect();
     let highest = Record { expires_at_ms, ..highest };
     Resolution { highest: Some(highest), chosen: holders >= need, behind }
 }
@@ -203,6 +209,15 @@ mod tests {
         let highest = resolution.highest.expect("a copy");
         assert_eq!((highest.version, highest.expires_at_ms), (new.version, 9_999));
         assert_eq!((resolution.chosen, resolution.behind), (false, vec![0, 2]));
+    }
+
+    #[test]
+    fn an_owner_that_missed_a_touch_is_behind_and_still_counts() {
+        let touched = Record { expires_at_ms: 60_000, ..record(1, "a", 1) };
+        let copies = [touched, record(1, "a", 1)].into_iter().enumerate();
+        let copies = copies.map(|(owner, record)| Copy { owner, record: Some(record) }).collect();
+        let resolution = resolve(copies, 2);
+        assert_eq!((resolution.chosen, resolution.behind), (true, vec![1]));
     }
 
     #[test]

@@ -125,7 +125,8 @@ impl LogHolder {
     /// Forgets logs that are old and whose session is not known; answers their ids.
     pub(crate) fn orphans(&self, now: Instant, known: impl Fn(&str) -> bool) -> Vec<String> {
         let inner = self.inner.lock();
-        let old = inner.by_id.iter().filter(|(_, held)| now.saturating_duration_since(held.used) > ORPHAN_AGE);
+        let old =
+            inner.by_id.iter().filter(|(_, held)| now.saturating_duration_since(held.used) > ORPHAN_AGE);
         let ids: Vec<String> = old.map(|(id, _)| id.clone()).filter(|id| !known(id)).collect();
         drop(inner);
         for id in &ids {
@@ -150,7 +151,8 @@ impl LogHolder {
 
 impl Inner {
     fn held(&mut self, id: &str, now: Instant) -> &mut Held {
-        let held = self.by_id.entry(id.to_owned()).or_insert_with(|| Held { logs: Logs::default(), used: now });
+        let held =
+            self.by_id.entry(id.to_owned()).or_insert_with(|| Held { logs: Logs::default(), used: now });
         held.used = now;
         held
     }

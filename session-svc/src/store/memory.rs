@@ -5,7 +5,6 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Clones share what is stored, as reopening a file would.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     tables: Arc<Mutex<Tables>>,

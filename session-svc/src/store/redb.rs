@@ -10,12 +10,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    fmt::Display,
-    path::Path,
-    sync::Arc,
-    thread,
-};
+use std::{fmt::Display, path::Path, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
