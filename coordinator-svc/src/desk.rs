@@ -22,7 +22,7 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Left of a call's time for the answer, after its wait.
 const RESERVE: Duration = Duration::from_millis(200);
 /// Beside being told, a waiting call looks itself this often.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Who wants a task.
 pub(crate) struct LeaseWish {

@@ -34,13 +34,14 @@ pub(crate) struct Membership {
 impl Membership {
     /// Runs until the shutdown.
     pub(crate) async fn run(self) {
+        let mut directory = self.peers.directory();
         loop {
             let stopping = self.shutdown.clone();
             let look = async {
                 self.peers.refresh().await;
                 self.step().await;
                 let pause = if self.node.status().leader.is_some() { WATCH } else { SEARCH };
-                let _ = tokio::time::timeout(pause, self.peers.changed()).await;
+                let _ = tokio::time::timeout(pause, directory.changed()).await;
             };
             tokio::select! {
                 () = stopping.wait() => return,

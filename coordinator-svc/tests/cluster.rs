@@ -4,7 +4,11 @@ mod common;
 
 use common::{Cluster, SECOND, SOON};
 use coordinator_client::{Change, Error, NewTask, TaskState, TaskWish};
-use kit::test::eventually;
+use kit::{rpc::with_deadline, test::eventually};
+use proto::{
+    coordinator::{VoteRequest, raft_service_client::RaftServiceClient},
+    error::Code,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -102,6 +106,31 @@ async fn a_node_that_lost_its_disk_comes_back_as_a_new_voter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_keep_nothing_may_restart_one_after_another() {
+    let mut cluster = Cluster::new(3);
+    cluster.in_memory = true;
+    for name in ["n1", "n2", "n3"] {
+        cluster.start(name).await;
+    }
+    cluster.ready().await;
+    let client = cluster.client();
+    client.propose(Change::set("k", "v"), SOON).await.unwrap();
+    for name in ["n1", "n2", "n3"] {
+        let old = cluster.status(name).await.raft_id;
+        cluster.kill(name).await;
+        cluster.start(name).await;
+        eventually("the new id votes instead of the old one", SOON, || async {
+            let status = cluster.status(&cluster.leader().await).await;
+            let ids: BTreeSet<u64> = status.voters.iter().map(|voter| voter.raft_id).collect();
+            let whole = ids.len() == 3 && !ids.contains(&old) && status.failure_tolerance == 1;
+            whole.then_some(())
+        })
+        .await;
+    }
+    assert_eq!(client.read("k", SOON).await.unwrap().unwrap().value, "v");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_lowest_name_without_its_disk_does_not_found_a_second_group() {
     let mut cluster = Cluster::started(3).await;
     let client = cluster.client();
@@ -192,6 +221,20 @@ async fn every_task_ends_once_whoever_dies() {
     }
     // An acknowledged completion is the effect; one that was not acknowledged may be it too.
     assert!(effects.values().all(|count| *count == 1), "{effects:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_for_another_member_is_refused() {
+    let cluster = Cluster::started(1).await;
+    let context = cluster.nodes["n1"].context();
+    let mut client = RaftServiceClient::new(context.channels.get(&context.advertise));
+    let request = VoteRequest { target: 42, payload: Vec::new().into() };
+    let refused = client.vote(with_deadline(request, SECOND)).await.unwrap_err();
+    assert_eq!(Code::of(&refused), Code::NotOwner);
+    let own = cluster.status("n1").await.raft_id;
+    let request = VoteRequest { target: own, payload: vec![0xff; 3].into() };
+    let refused = client.vote(with_deadline(request, SECOND)).await.unwrap_err();
+    assert_eq!(Code::of(&refused), Code::InvalidArgument);
 }
 
 /// Leases and completes until told to stop; answers the tasks whose completion was acknowledged.

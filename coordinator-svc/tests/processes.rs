@@ -79,33 +79,89 @@ async fn write(client: CoordinatorClient, writer: usize, stop: Arc<AtomicBool>) 
     acknowledged
 }
 
+/// Three processes that know each other from the configuration, and a client.
+struct Group {
+    folder: TempDir,
+    ports: Vec<u16>,
+    processes: Vec<Process>,
+    client: CoordinatorClient,
+}
+
+impl Group {
+    async fn start() -> Group {
+        let folder = TempDir::new().unwrap();
+        let ports = free_ports();
+        let peers = NAMES.iter().zip(&ports).map(|(name, port)| format!("{name} = \"127.0.0.1:{port}\"\n"));
+        let config = format!("[coordinator.peers]\n{}", peers.collect::<String>());
+        std::fs::write(folder.path().join("swarm.toml"), config).unwrap();
+        let processes =
+            NAMES.iter().zip(&ports).map(|(name, port)| spawn(folder.path(), name, *port)).collect();
+        let channels = Channels::new(Arc::new(TcpNet), Arc::new(SystemClock));
+        let client = CoordinatorClient::new(channels, directory(&ports), None);
+        client.propose(Change::set("start", "now"), SOON).await.unwrap();
+        Group { folder, ports, processes, client }
+    }
+
+    fn restart(&mut self, at: usize) {
+        self.processes.insert(at, spawn(self.folder.path(), NAMES[at], self.ports[at]));
+    }
+
+    fn addr(&self, at: usize) -> String {
+        format!("127.0.0.1:{}", self.ports[at])
+    }
+
+    async fn leader(&self) -> usize {
+        eventually("a leader", SOON, || async {
+            let leader = self.client.status(SOON).await.ok()?.leader_instance;
+            NAMES.iter().position(|name| *name == leader)
+        })
+        .await
+    }
+}
+
+fn signal(process: &Process, name: &str) {
+    let status = Command::new("kill").args([name, &process.0.id().to_string()]).status().unwrap();
+    assert!(status.success(), "kill {name}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_leader_is_replaced_and_serves_nothing_old_when_it_wakes() {
+    let group = Group::start().await;
+    let leader = group.leader().await;
+    group.client.propose(Change::set("k", "old"), SOON).await.unwrap();
+    signal(&group.processes[leader], "-STOP");
+    let start = Instant::now();
+    group.client.propose(Change::set("k", "new"), SOON).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
+    // It wakes up in the belief that it leads: what it answers then must be the new value.
+    let only_it =
+        Instance { addr: group.addr(leader), ..directory(&group.ports).of("coordinator")[leader].clone() };
+    let channels = Channels::new(Arc::new(TcpNet), Arc::new(SystemClock));
+    let at_it = CoordinatorClient::new(channels, Directory::fixed(vec![only_it]), None);
+    let reading = tokio::spawn(async move { at_it.read("k", SOON).await });
+    signal(&group.processes[leader], "-CONT");
+    let found = reading.await.unwrap().unwrap().unwrap();
+    assert_eq!(found.value, "new");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_one_process_at_a_time_loses_nothing_that_was_acknowledged() {
-    let folder = TempDir::new().unwrap();
-    let ports = free_ports();
-    let peers = NAMES.iter().zip(&ports).map(|(name, port)| format!("{name} = \"127.0.0.1:{port}\"\n"));
-    let config = format!("[coordinator.peers]\n{}", peers.collect::<String>());
-    std::fs::write(folder.path().join("swarm.toml"), config).unwrap();
-    let mut processes: Vec<Process> =
-        NAMES.iter().zip(&ports).map(|(name, port)| spawn(folder.path(), name, *port)).collect();
-
-    let channels = Channels::new(Arc::new(TcpNet), Arc::new(SystemClock));
-    let client = CoordinatorClient::new(channels, directory(&ports), None);
-    client.propose(Change::set("start", "now"), SOON).await.unwrap();
+    let mut group = Group::start().await;
+    let client = group.client.clone();
     let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..WRITERS).map(|n| tokio::spawn(write(client.clone(), n, stop.clone()))).collect();
+    let writers: Vec<_> =
+        (0..WRITERS).map(|n| tokio::spawn(write(client.clone(), n, stop.clone()))).collect();
 
     for round in 0..ROUNDS {
-        // The leader every other time, else whoever is next.
-        let leader = client.status(SOON).await.unwrap().leader_instance;
-        let leader = NAMES.iter().position(|name| *name == leader).unwrap_or(round % 3);
+        // The leader every other time, else the one after it.
+        let leader = group.leader().await;
         let victim = if round % 2 == 0 { leader } else { (leader + 1) % 3 };
         let start = Instant::now();
-        drop(processes.remove(victim));
+        drop(group.processes.remove(victim));
         client.propose(Change::set(format!("round{round}"), "ok"), SOON).await.unwrap();
         assert!(start.elapsed() < Duration::from_secs(5), "round {round} took {:?}", start.elapsed());
-        processes.insert(victim, spawn(folder.path(), NAMES[victim], ports[victim]));
-        let addr = format!("127.0.0.1:{}", ports[victim]);
+        group.restart(victim);
+        let addr = group.addr(victim);
         eventually("the restarted process follows and has caught up", SOON, || async {
             let own = client.status_of(&addr, Duration::from_secs(1)).await.ok()?;
             let marker = client.read_local(&format!("round{round}"), SOON).await.ok()?;

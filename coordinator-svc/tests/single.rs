@@ -39,7 +39,11 @@ async fn a_write_is_read_back_and_compare_and_set_holds() {
     assert_eq!(malformed, Err(Error::Invalid("key has 0 bytes; 1 to 256 are allowed".into())));
 
     let metrics = cluster.nodes["n1"].context().metrics.encode();
-    for name in ["swarm_raft_is_leader 1", "swarm_raft_commit_duration_seconds_count", "swarm_raft_leader_changes_total 1"] {
+    for name in [
+        "swarm_raft_is_leader 1",
+        "swarm_raft_commit_duration_seconds_count",
+        "swarm_raft_leader_changes_total 1",
+    ] {
         assert!(metrics.contains(name), "{name} in\n{metrics}");
     }
 }
@@ -100,7 +104,10 @@ async fn a_waiting_worker_gets_the_task_when_it_comes() {
     assert_eq!(cluster.status("n1").await.last_log_index, before);
     let id = client.submit(task("q"), SOON).await.unwrap();
     let leased = waiting.await.unwrap().unwrap().unwrap();
-    assert_eq!((leased.id.as_str(), leased.attempt, leased.payload.as_ref()), (id.as_str(), 1, b"work".as_ref()));
+    assert_eq!(
+        (leased.id.as_str(), leased.attempt, leased.payload.as_ref()),
+        (id.as_str(), 1, b"work".as_ref())
+    );
     let done = client.complete(&id, leased.fencing_token, Ok("result".into()), SOON).await.unwrap();
     assert_eq!(done, TaskState::Completed);
     let kept = client.get_task(&id, SOON).await.unwrap().unwrap();

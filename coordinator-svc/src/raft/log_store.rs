@@ -15,7 +15,7 @@ use openraft::{
     storage::{IOFlushed, LogState, RaftLogStorage},
 };
 use parking_lot::RwLock;
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, backends::InMemoryBackend};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, backends::InMemoryBackend};
 use std::{
     collections::BTreeMap,
     fmt::Debug,
@@ -69,9 +69,12 @@ impl LogStore {
 
     /// A store that forgets everything when it is dropped.
     pub fn in_memory() -> io::Result<LogStore> {
-        let database =
-            Builder::new().create_with_backend(InMemoryBackend::new()).map_err(io::Error::other)?;
-        LogStore::new(database)
+        LogStore::on(InMemoryBackend::new())
+    }
+
+    /// A store on bytes kept elsewhere; tests bring one that fails.
+    pub fn on(backend: impl StorageBackend) -> io::Result<LogStore> {
+        LogStore::new(Builder::new().create_with_backend(backend).map_err(io::Error::other)?)
     }
 
     fn new(database: Database) -> io::Result<LogStore> {

@@ -112,9 +112,9 @@ impl Peers {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Resolves when the directory changes.
-    pub async fn changed(&self) {
-        self.directory.clone().changed().await;
+    /// The directory, to see its changes with: each clone sees every change once.
+    pub fn directory(&self) -> Directory {
+        self.directory.clone()
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {
