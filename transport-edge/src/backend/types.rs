@@ -74,6 +74,9 @@ pub enum Unsolicited {
         /// The backend's event id, for [`UpstreamRecord::last_event_id`].
         last_event_id: Option<String>,
     },
+    /// The backend forgot the session and a new one was opened in its place, with the same log
+    /// level and subscriptions: `Upstream::record` says something new.
+    Reopened,
     /// The process died or the session ended. Drop the upstream; the next use opens another.
     Gone {
         /// In words.
@@ -128,8 +131,12 @@ pub struct BackendsConfig {
     pub max_processes: usize,
     /// A session's process ends after this long without a request, in ms.
     pub idle_ms: u64,
-    /// Deadline of one list, probe or initialize, in ms.
+    /// Deadline of one list, ping or HTTP probe, in ms.
     pub probe_timeout_ms: u64,
+    /// Deadline of an initialize, in ms: `npx` and `uvx` may download the server first.
+    pub start_timeout_ms: u64,
+    /// Commands that stdio servers may name; empty allows all that the registry names.
+    pub allowed_commands: Vec<String>,
     /// Time between health pings, in ms.
     pub ping_interval_ms: u64,
     /// Most requests in flight on one upstream.
@@ -174,6 +181,8 @@ impl Default for BackendsConfig {
             max_processes: 64,
             idle_ms: 600_000,
             probe_timeout_ms: 10_000,
+            start_timeout_ms: 60_000,
+            allowed_commands: Vec::new(),
             ping_interval_ms: 15_000,
             max_in_flight: 1024,
             max_message: 4 << 20,
@@ -187,6 +196,10 @@ impl Default for BackendsConfig {
 impl BackendsConfig {
     pub(crate) fn probe_timeout(&self) -> Duration {
         Duration::from_millis(self.probe_timeout_ms)
+    }
+
+    pub(crate) fn start_timeout(&self) -> Duration {
+        Duration::from_millis(self.start_timeout_ms)
     }
 
     pub(crate) fn idle(&self) -> Duration {

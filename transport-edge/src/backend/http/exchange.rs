@@ -1,0 +1,399 @@
+//! One POST and its answer: JSON, or events up to the response.
+
+use super::{LAST_EVENT_ID, Origin, failed, pool::Lease, session::{Shared, Spoken}};
+use crate::{
+    backend::{BackendError, CallMeta, Core, Era, FromBackend, RawId, rewrite},
+    core::{
+        codes,
+        jsonrpc::{self, Envelope, Field, Kind},
+        splice::Edits,
+        sse,
+    },
+};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use std::{collections::VecDeque, sync::Arc, time::{Duration, Instant}};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout_at};
+
+/// Times that a polled stream is taken up again without a message in between.
+const RESUMES: u32 = 5;
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What a POST gave.
+pub(super) enum Answer {
+    Json(Bytes),
+    Events(Incoming, Lease),
+}
+
+/// The whole answer to a request of ours.
+pub(super) struct Whole {
+    pub(super) body: Bytes,
+    pub(super) session_id: Option<String>,
+}
+
+type Sending = BoxFuture<'static, Result<Answer, BackendError>>;
+
+enum State {
+    Sending(Sending),
+    Reading(Incoming, Lease),
+    /// Everything was read; what is left is in `ready`.
+    Read,
+    Done,
+}
+
+/// A request under way. Dropped before its answer, it is cancelled.
+pub(crate) struct HttpExchange {
+    shared: Arc<Shared>,
+    origin: rewrite::Origin,
+    id: u64,
+    core: Core,
+    state: State,
+    parser: sse::Parser,
+    ready: VecDeque<FromBackend>,
+    last_event_id: Option<String>,
+    retry: Duration,
+    resumes: u32,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HttpExchange {
+    /// Starts it; nothing is sent before [`HttpExchange::next`] is first polled.
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        core: Core,
+        raw: &Bytes,
+        envelope: &Envelope,
+        edits: Edits,
+        meta: &CallMeta,
+    ) -> Result<Self, BackendError> {
+        let permit = shared.origin.in_flight.clone().try_acquire_owned();
+        let permit = permit
+            .map_err(|_| BackendError::not_ready("too many requests in flight", Duration::from_millis(100)))?;
+        let id = shared.next_id();
+        let mut extra = shared.mirrored(raw, envelope, &edits);
+        if shared.settings.era == Era::Modern {
+            extra.extend(meta.headers.iter().cloned());
+        }
+        shared.remember(raw, envelope);
+        let who = shared.introduction();
+        let info = shared.settings.server_info.clone();
+        let out = rewrite::outbound(raw, envelope, edits, id, shared.settings.era, &who, info);
+        let state = State::Sending(Box::pin(post(shared.clone(), core, out.body, extra)));
+        let parser = sse::Parser::new(shared.origin.max_message);
+        Ok(HttpExchange {
+            shared,
+            origin: out.origin,
+            id,
+            core,
+            state,
+            parser,
+            ready: VecDeque::new(),
+            last_event_id: None,
+            retry: RETRY,
+            resumes: 0,
+            _permit: permit,
+        })
+    }
+
+    /// The next message; `None` after the answer. Cancel-safe.
+    pub(crate) async fn next(&mut self, deadline: Instant) -> Option<Result<FromBackend, BackendError>> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                if matches!(item, FromBackend::Response { .. }) {
+                    self.ready.clear();
+                    self.state = State::Done;
+                }
+                return Some(Ok(item));
+            }
+            if let Err(error) = self.step(deadline).await? {
+                if error == BackendError::Timeout {
+                    self.cancel("deadline");
+                }
+                self.state = State::Done;
+                return Some(Err(error));
+            }
+        }
+    }
+
+    /// Waits for one thing: the head of the answer or a piece of it.
+    async fn step(&mut self, deadline: Instant) -> Option<Result<(), BackendError>> {
+        let step = match &mut self.state {
+            State::Done => return None,
+            State::Read => Err(BackendError::protocol("answered with something that is no answer")),
+            State::Sending(sending) => match timeout_at(deadline.into(), sending).await {
+                Ok(answer) => answer.map(|answer| self.answered(answer)),
+                Err(_) => Err(BackendError::Timeout),
+            },
+            State::Reading(body, _) => match timeout_at(deadline.into(), body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    self.parser.push(frame.data_ref().map_or(b"".as_slice(), |data| data.as_ref()));
+                    self.events()
+                }
+                Ok(Some(Err(error))) => self.broken(&error.to_string()),
+                Ok(None) => self.ended(),
+                Err(_) => Err(BackendError::Timeout),
+            },
+        };
+        Some(step)
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Json(body) => {
+                self.state = State::Read;
+                self.messages(&body);
+            }
+            Answer::Events(body, lease) => self.state = State::Reading(body, lease),
+        }
+    }
+
+    /// Takes what the parser has; after the answer the connection goes back at once, if the
+    /// backend has ended the stream too.
+    fn events(&mut self) -> Result<(), BackendError> {
+        while let Some(event) = self.parser.next().map_err(|_| BackendError::TooLarge)? {
+            self.retry = event.retry.map_or(self.retry, Duration::from_millis);
+            self.last_event_id = event.id.or(self.last_event_id.take());
+            if !event.data.is_empty() && matches!(event.name.as_str(), "" | "message") {
+                self.resumes = 0;
+                self.messages(&event.data);
+            }
+        }
+        if self.has_answer()
+            && let State::Reading(body, lease) = std::mem::replace(&mut self.state, State::Read)
+        {
+            self.drain(body, lease);
+        }
+        Ok(())
+    }
+
+    fn has_answer(&self) -> bool {
+        self.ready.iter().any(|item| matches!(item, FromBackend::Response { .. }))
+    }
+
+    /// Reads the end of a stream whose answer is there, so that its connection can be used again.
+    fn drain(&self, body: Incoming, lease: Lease) {
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            let rest = tokio::time::timeout(RETRY, Limited::new(body, 64 << 10).collect()).await;
+            if matches!(rest, Ok(Ok(_))) {
+                shared.origin.pool.release(lease);
+            }
+        });
+    }
+
+    fn messages(&mut self, body: &Bytes) {
+        if !jsonrpc::is_batch(body) {
+            return self.message(body);
+        }
+        for span in jsonrpc::scan_batch(body).unwrap_or_default() {
+            self.message(&body.slice_ref(span.of(body)));
+        }
+    }
+
+    fn message(&mut self, raw: &Bytes) {
+        let Ok(envelope) = jsonrpc::scan_backend(raw) else {
+            self.shared.origin.meter.dropped.inc();
+            return;
+        };
+        match envelope.kind {
+            Kind::Response | Kind::Error => {
+                let ours = rewrite::number(envelope.id(raw)) == Some(self.id);
+                let unaddressed = envelope.kind == Kind::Error && !envelope.has(Field::Id)
+                    || envelope.id(raw) == Some(b"null");
+                if ours || unaddressed {
+                    self.ready.push_back(self.origin.response(raw, &envelope));
+                }
+            }
+            Kind::Notification => {
+                let raw = self.origin.notification(raw, &envelope);
+                self.ready.push_back(FromBackend::Notification { raw });
+            }
+            Kind::Request => {
+                let id = RawId(envelope.id(raw).map(|id| raw.slice_ref(id)).unwrap_or_default());
+                if envelope.method(raw) == "ping" {
+                    self.shared.post_aside(codes::result(&id.0, b"{}"));
+                } else {
+                    self.ready.push_back(FromBackend::Request { raw: raw.clone(), id });
+                }
+            }
+        }
+    }
+
+    /// The stream ended without the answer: a legacy backend that gave event ids is polled
+    /// (2025-11-25, "polling"), any other has lost it.
+    fn ended(&mut self) -> Result<(), BackendError> {
+        self.take_up("the stream ended without an answer")
+    }
+
+    fn broken(&mut self, reason: &str) -> Result<(), BackendError> {
+        self.take_up(reason)
+    }
+
+    fn take_up(&mut self, reason: &str) -> Result<(), BackendError> {
+        let legacy = self.shared.settings.era == Era::Legacy;
+        match self.last_event_id.clone() {
+            Some(last) if legacy && self.resumes < RESUMES => {
+                self.resumes += 1;
+                self.parser = sse::Parser::new(self.shared.origin.max_message);
+                let resumed = resume(self.shared.clone(), self.core, last, self.retry);
+                self.state = State::Sending(Box::pin(resumed));
+                Ok(())
+            }
+            _ => Err(BackendError::gone(reason)),
+        }
+    }
+
+    /// Ends the request; a legacy backend is told, a modern one sees its stream close.
+    pub(crate) fn cancel(&mut self, reason: &str) {
+        let sent = !matches!(self.state, State::Done);
+        self.state = State::Done;
+        if sent && self.shared.settings.era == Era::Legacy {
+            let params = serde_json::json!({"requestId": self.id, "reason": reason});
+            let body = format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#);
+            self.shared.post_aside(body.into());
+        }
+    }
+}
+
+impl Drop for HttpExchange {
+    fn drop(&mut self) {
+        if !matches!(self.state, State::Done) && !self.has_answer() {
+            self.cancel("the client went away");
+        }
+    }
+}
+
+/// Posts; when the backend has forgotten the session (404, so it processed nothing), opens it
+/// again and posts once more.
+async fn post(
+    shared: Arc<Shared>,
+    core: Core,
+    body: Bytes,
+    extra: Vec<(HeaderName, HeaderValue)>,
+) -> Result<Answer, BackendError> {
+    let spoken = shared.spoken();
+    match once(&shared, core, &spoken, body.clone(), &extra).await {
+        Err(BackendError::SessionExpired) => {
+            shared.reopen(&spoken).await?;
+            once(&shared, core, &shared.spoken(), body, &extra).await
+        }
+        answer => answer,
+    }
+}
+
+async fn once(
+    shared: &Shared,
+    core: Core,
+    spoken: &Spoken,
+    body: Bytes,
+    extra: &[(HeaderName, HeaderValue)],
+) -> Result<Answer, BackendError> {
+    let request = shared.request(spoken, Method::POST, body, extra);
+    let (response, lease) = shared.origin.pool.send(core, request).await.map_err(failed)?;
+    read(&shared.origin, response, lease, spoken.session_id.is_some()).await
+}
+
+async fn resume(shared: Arc<Shared>, core: Core, last: String, pause: Duration) -> Result<Answer, BackendError> {
+    tokio::time::sleep(pause.min(Duration::from_secs(30))).await;
+    let value = HeaderValue::from_str(&last).map_err(|_| BackendError::protocol("gave a bad event id"))?;
+    let accept = (header::ACCEPT, HeaderValue::from_static("text/event-stream"));
+    let spoken = shared.spoken();
+    let request = shared.request(&spoken, Method::GET, Bytes::new(), &[(LAST_EVENT_ID, value), accept]);
+    let (response, lease) = shared.origin.pool.send(core, request).await.map_err(failed)?;
+    let lost = |error| BackendError::gone(format!("the stream could not be taken up again: {error}"));
+    read(&shared.origin, response, lease, true).await.map_err(lost)
+}
+
+/// What a status and a content type mean.
+async fn read(
+    origin: &Origin,
+    response: Response<Incoming>,
+    lease: Lease,
+    in_session: bool,
+) -> Result<Answer, BackendError> {
+    let status = response.status();
+    if status.is_success() && is(response.headers(), "text/event-stream") {
+        return Ok(Answer::Events(response.into_body(), lease));
+    }
+    let json = is(response.headers(), "application/json");
+    let retry_after = retry_after(response.headers());
+    let body = collect(origin, response, lease).await?;
+    if status.is_success() {
+        return match json && !body.is_empty() {
+            true => Ok(Answer::Json(body)),
+            false => Err(BackendError::protocol(format!("answered a request with {status} and no JSON"))),
+        };
+    }
+    if status == StatusCode::NOT_FOUND && in_session {
+        return Err(BackendError::SessionExpired);
+    }
+    if json && jsonrpc::scan_backend(&body).is_ok_and(|envelope| envelope.kind == Kind::Error) {
+        return Ok(Answer::Json(body));
+    }
+    Err(refusal(status, retry_after))
+}
+
+fn refusal(status: StatusCode, retry_after: Duration) -> BackendError {
+    let reason = status.canonical_reason().unwrap_or("refused").to_ascii_lowercase();
+    match status.as_u16() {
+        429 | 503 => BackendError::not_ready(format!("it answered {status}"), retry_after),
+        400..=499 => BackendError::Refused { status: status.as_u16(), reason },
+        // It may have failed half-way.
+        _ => BackendError::gone(format!("it answered {status}")),
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Duration {
+    let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(1).clamp(1, 60))
+}
+
+fn is(headers: &HeaderMap, kind: &str) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|value| value.trim().eq_ignore_ascii_case(kind))
+}
+
+async fn collect(origin: &Origin, response: Response<Incoming>, lease: Lease) -> Result<Bytes, BackendError> {
+    let limited = Limited::new(response.into_body(), origin.max_message);
+    match limited.collect().await {
+        Ok(body) => {
+            origin.pool.release(lease);
+            Ok(body.to_bytes())
+        }
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(BackendError::TooLarge),
+        Err(error) => Err(BackendError::gone(error.to_string())),
+    }
+}
+
+/// The whole answer to a request of ours (initialize, a replayed setting), whether it comes as
+/// JSON or as events.
+pub(super) async fn answer(origin: &Origin, request: Request<Full<Bytes>>, core: Core) -> Result<Whole, BackendError> {
+    let (response, lease) = origin.pool.send(core, request).await.map_err(failed)?;
+    let session_id = response.headers().get(super::SESSION_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let body = match read(origin, response, lease, false).await? {
+        Answer::Json(body) => body,
+        Answer::Events(body, lease) => first_answer(origin, body, lease).await?,
+    };
+    Ok(Whole { body, session_id })
+}
+
+async fn first_answer(origin: &Origin, mut body: Incoming, lease: Lease) -> Result<Bytes, BackendError> {
+    let mut parser = sse::Parser::new(origin.max_message);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| BackendError::gone(error.to_string()))?;
+        parser.push(frame.data_ref().map_or(b"".as_slice(), |data| data.as_ref()));
+        while let Some(event) = parser.next().map_err(|_| BackendError::TooLarge)? {
+            let kind = jsonrpc::scan_backend(&event.data).map(|envelope| envelope.kind);
+            if matches!(kind, Ok(Kind::Response | Kind::Error)) {
+                if Limited::new(body, 64 << 10).collect().await.is_ok() {
+                    origin.pool.release(lease);
+                }
+                return Ok(event.data);
+            }
+        }
+    }
+    Err(BackendError::gone("the stream ended without an answer"))
+}

@@ -1,0 +1,542 @@
+//! Many requests over the two pipes of one process.
+
+use super::{
+    BackendError, Era, FromBackend, RawId, Unsolicited,
+    metrics::Meter,
+    process::{Lines, Pipes, Process},
+    rewrite::{self, Introduction, Origin, framed, number},
+};
+use crate::core::{
+    codes,
+    jsonrpc::{self, Envelope, Field, Kind},
+    splice::{Edit, Edits, splice},
+};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    process::ChildStdout,
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Messages of one request that wait for their reader.
+const EXCHANGE_QUEUE: usize = 64;
+/// How long a session's own process waits for a slow reader (RELIABILITY O7).
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Lines in a row that nobody can use before a process counts as flooding.
+const NOISE: u32 = 10_000;
+
+/// Limits of a link.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LinkLimits {
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_message: usize,
+}
+
+/// What a backend says of itself when it is opened.
+#[derive(Debug, Clone)]
+pub(crate) struct Greeting {
+    pub(crate) era: Era,
+    pub(crate) server_info: Bytes,
+    /// The raw result of `initialize` or `server/discover`.
+    pub(crate) result: Bytes,
+}
+
+/// One process and everything that waits for it.
+pub(crate) struct Link {
+    process: Process,
+    input: mpsc::Sender<Bytes>,
+    state: Mutex<State>,
+    next: AtomicU64,
+    exclusive: bool,
+    limits: LinkLimits,
+    greeting: OnceLock<Greeting>,
+    closed: CancellationToken,
+    touched: Mutex<tokio::time::Instant>,
+    meter: Arc<Meter>,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Default)]
+struct State {
+    pending: BTreeMap<u64, Pending>,
+    seats: HashMap<u64, mpsc::Sender<Unsolicited>>,
+    subscribers: HashMap<String, BTreeSet<u64>>,
+    dead: Option<String>,
+    noise: u32,
+}
+
+struct Pending {
+    seat: u64,
+    origin: Arc<Origin>,
+    answers: mpsc::Sender<Result<FromBackend, BackendError>>,
+    quiet: bool,
+}
+
+/// One peer's place on a link. Its drop frees it, and ends a process that is the peer's own.
+pub(crate) struct Seat {
+    pub(crate) link: Arc<Link>,
+    number: u64,
+    who: Mutex<Introduction>,
+}
+
+/// One request and what comes back for it.
+pub(crate) struct LinkExchange {
+    link: Arc<Link>,
+    id: u64,
+    answers: mpsc::Receiver<Result<FromBackend, BackendError>>,
+    done: bool,
+    cancellable: bool,
+}
+
+impl Link {
+    /// Starts reading. `exclusive` means that the process serves one session only.
+    /// `permit` is its place among the processes of the backend.
+    pub(crate) fn start(
+        (process, pipes): (Process, Pipes),
+        permit: OwnedSemaphorePermit,
+        exclusive: bool,
+        limits: LinkLimits,
+        meter: Arc<Meter>,
+        runtime: &Handle,
+    ) -> Arc<Self> {
+        meter.processes.inc();
+        let link = Arc::new(Link {
+            process,
+            input: pipes.input,
+            state: Mutex::default(),
+            next: AtomicU64::new(1),
+            exclusive,
+            limits,
+            greeting: OnceLock::new(),
+            closed: CancellationToken::new(),
+            touched: Mutex::new(tokio::time::Instant::now()),
+            meter,
+            _permit: permit,
+        });
+        runtime.spawn(read(Arc::downgrade(&link), pipes.output, link.closed.clone()));
+        link
+    }
+
+    pub(crate) fn greet(&self, greeting: Greeting) {
+        let _ = self.greeting.set(greeting);
+    }
+
+    pub(crate) fn greeting(&self) -> Option<&Greeting> {
+        self.greeting.get()
+    }
+
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.exclusive
+    }
+
+    /// Resolves when the process has ended or was closed.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// True when nothing was asked of it for so long.
+    pub(crate) fn is_idle(&self, idle: Duration) -> bool {
+        self.touched.lock().elapsed() > idle && self.state.lock().pending.is_empty()
+    }
+
+    /// True while somebody else than ourselves waits for an answer.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.state.lock().pending.values().any(|waiting| !waiting.quiet)
+    }
+
+    /// Why it ended.
+    pub(crate) fn epitaph(&self) -> String {
+        self.state.lock().dead.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.state.lock().dead.is_some()
+    }
+
+    /// Ends the process; everything that waits fails with the reason.
+    pub(crate) fn close(&self, reason: &str) {
+        let (pending, seats) = {
+            let mut state = self.state.lock();
+            if state.dead.is_some() {
+                return;
+            }
+            state.dead = Some(reason.to_owned());
+            (std::mem::take(&mut state.pending), std::mem::take(&mut state.seats))
+        };
+        self.meter.processes.dec();
+        self.process.stop();
+        self.closed.cancel();
+        for waiting in pending.into_values() {
+            let _ = waiting.answers.try_send(Err(BackendError::gone(reason)));
+        }
+        for events in seats.into_values() {
+            let _ = events.try_send(Unsolicited::Gone { reason: reason.to_owned() });
+        }
+    }
+
+    /// Takes a place.
+    pub(crate) fn seat(self: &Arc<Self>, who: Introduction, events: mpsc::Sender<Unsolicited>) -> Arc<Seat> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.state.lock().seats.insert(number, events);
+        Arc::new(Seat { link: self.clone(), number, who: Mutex::new(who) })
+    }
+
+    fn admit(&self, id: u64, pending: Pending) -> Result<(), BackendError> {
+        let mut state = self.state.lock();
+        if let Some(reason) = &state.dead {
+            return Err(BackendError::not_ready(reason.clone(), Duration::from_secs(1)));
+        }
+        if state.pending.len() >= self.limits.max_in_flight {
+            return Err(BackendError::not_ready("too many requests in flight", Duration::from_millis(100)));
+        }
+        state.pending.insert(id, pending);
+        Ok(())
+    }
+
+    /// One line of the process's output. Waits only for the reader of a session's own process.
+    async fn dispatch(&self, line: &Bytes) -> Result<(), String> {
+        if jsonrpc::is_batch(line) {
+            for span in jsonrpc::scan_batch(line).unwrap_or_default() {
+                self.message(&line.slice_ref(span.of(line))).await?;
+            }
+            return Ok(());
+        }
+        self.message(line).await
+    }
+
+    async fn message(&self, raw: &Bytes) -> Result<(), String> {
+        let Ok(envelope) = jsonrpc::scan_backend(raw) else {
+            tracing::debug!(pid = self.process.pid, bytes = raw.len(), "a line that is no message");
+            return self.noise();
+        };
+        match envelope.kind {
+            Kind::Response | Kind::Error => self.answer(raw, &envelope),
+            Kind::Notification => self.notification(raw, envelope).await,
+            Kind::Request => self.request(raw, envelope).await,
+        }
+    }
+
+    fn noise(&self) -> Result<(), String> {
+        self.meter.dropped.inc();
+        let mut state = self.state.lock();
+        state.noise += 1;
+        match state.noise > NOISE {
+            true => Err("flooded its output with messages that nobody can take".into()),
+            false => Ok(()),
+        }
+    }
+
+    fn answer(&self, raw: &Bytes, envelope: &Envelope) -> Result<(), String> {
+        let found = {
+            let mut state = self.state.lock();
+            let found = number(envelope.id(raw)).and_then(|id| state.pending.remove(&id));
+            if found.is_some() {
+                state.noise = 0;
+            }
+            found
+        };
+        let Some(waiting) = found else {
+            return self.noise();
+        };
+        // A slot is kept free for the answer; see `offer`.
+        let _ = waiting.answers.try_send(Ok(waiting.origin.response(raw, envelope)));
+        Ok(())
+    }
+
+    async fn notification(&self, raw: &Bytes, envelope: Envelope) -> Result<(), String> {
+        let by_token = number(envelope.raw(raw, Field::ProgressToken));
+        let by_subscription = number(envelope.raw(raw, Field::MetaSubscriptionId));
+        let addressed = by_token.or(by_subscription);
+        let method = envelope.method(raw);
+        let session_wide = method.ends_with("list_changed") || method == "notifications/resources/updated";
+        let target = match addressed {
+            Some(id) => self.waiting(id),
+            None if session_wide => None,
+            None => self.newest(),
+        };
+        match target {
+            Some((id, origin, answers)) => {
+                let item = FromBackend::Notification { raw: origin.notification(raw, &envelope) };
+                self.offer(id, answers, item).await
+            }
+            None if addressed.is_some() => self.noise(),
+            None => self.unsolicited(raw, envelope).await,
+        }
+    }
+
+    async fn request(&self, raw: &Bytes, envelope: Envelope) -> Result<(), String> {
+        let id = RawId(envelope.id(raw).map(|id| raw.slice_ref(id)).unwrap_or_default());
+        if envelope.method(raw) == "ping" {
+            self.reply(codes::result(&id.0, b"{}"));
+            return Ok(());
+        }
+        if !self.exclusive {
+            let problem = codes::Problem::new(codes::METHOD_NOT_FOUND, "this client does not take requests");
+            self.reply(problem.body(Some(&id.0)));
+            return self.noise();
+        }
+        match self.newest() {
+            Some((number, _, answers)) => {
+                self.offer(number, answers, FromBackend::Request { raw: raw.clone(), id }).await
+            }
+            None => self.unsolicited(raw, envelope).await,
+        }
+    }
+
+    fn reply(&self, body: Bytes) {
+        let _ = self.input.try_send(framed(&body));
+    }
+
+    fn waiting(&self, id: u64) -> Option<Target> {
+        let state = self.state.lock();
+        state.pending.get(&id).map(|found| (id, found.origin.clone(), found.answers.clone()))
+    }
+
+    /// Over stdio nothing says which request a message belongs to; it is the newest one's.
+    fn newest(&self) -> Option<Target> {
+        let state = self.state.lock();
+        let found = state.pending.iter().rev().find(|(_, found)| !found.quiet);
+        found.map(|(id, found)| (*id, found.origin.clone(), found.answers.clone()))
+    }
+
+    /// Gives a message to a request's reader and leaves a slot for the answer.
+    async fn offer(&self, id: u64, answers: Answers, item: FromBackend) -> Result<(), String> {
+        if answers.is_closed() {
+            return Ok(());
+        }
+        if answers.capacity() > 1 {
+            let _ = answers.try_send(Ok(item));
+            return Ok(());
+        }
+        if !self.exclusive {
+            return self.noise();
+        }
+        let patient = timeout(PATIENCE, answers.reserve_many(2)).await;
+        match patient {
+            Ok(Ok(mut slots)) => {
+                if let Some(slot) = slots.next() {
+                    slot.send(Ok(item));
+                }
+            }
+            Ok(Err(_)) => {}
+            Err(_) => {
+                self.state.lock().pending.remove(&id);
+                self.cancel(id, "its messages are not read");
+                let _ = answers.try_send(Err(BackendError::gone("its messages were not read in time")));
+            }
+        }
+        Ok(())
+    }
+
+    async fn unsolicited(&self, raw: &Bytes, envelope: Envelope) -> Result<(), String> {
+        let targets = self.audience(raw, &envelope);
+        if targets.is_empty() {
+            return self.noise();
+        }
+        for events in targets {
+            let message = Unsolicited::Message { raw: raw.clone(), envelope, last_event_id: None };
+            if !self.exclusive {
+                if events.try_send(message).is_err() {
+                    self.noise()?;
+                }
+                continue;
+            }
+            match timeout(PATIENCE, events.send(message)).await {
+                Ok(_) => {}
+                Err(_) => return Err("its messages were not read in time".into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// A session's own process speaks to that session; a shared one to who subscribed, and of
+    /// its lists to all.
+    fn audience(&self, raw: &Bytes, envelope: &Envelope) -> Vec<mpsc::Sender<Unsolicited>> {
+        let state = self.state.lock();
+        if self.exclusive || envelope.method(raw).ends_with("list_changed") {
+            return state.seats.values().cloned().collect();
+        }
+        let uri = envelope.text(raw, Field::Uri).unwrap_or_default();
+        let subscribers = state.subscribers.get(uri.as_ref()).into_iter().flatten();
+        subscribers.filter_map(|seat| state.seats.get(seat).cloned()).collect()
+    }
+
+    fn cancel(&self, id: u64, reason: &str) {
+        let params = serde_json::json!({"requestId": id, "reason": reason});
+        let message = format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#);
+        let _ = self.input.try_send(framed(message.as_bytes()));
+    }
+}
+
+type Answers = mpsc::Sender<Result<FromBackend, BackendError>>;
+type Target = (u64, Arc<Origin>, Answers);
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.close("closed");
+    }
+}
+
+/// Reads until the process ends. Holds the link weakly, so that its last user ends it.
+async fn read(link: Weak<Link>, mut output: Lines<ChildStdout>, closed: CancellationToken) {
+    let reason = loop {
+        let line = tokio::select! {
+            line = output.next() => line,
+            () = closed.cancelled() => return,
+        };
+        let Some(link) = link.upgrade() else { return };
+        match line {
+            Ok(Some(line)) if line.trim_ascii().is_empty() => {}
+            Ok(Some(line)) => {
+                if let Err(reason) = link.dispatch(&line).await {
+                    break reason;
+                }
+            }
+            Ok(None) => {
+                let _ = timeout(Duration::from_secs(1), link.process.ended()).await;
+                break link.process.epitaph();
+            }
+            Err(_) => break format!("sent a line of more than {} bytes", link.limits.max_message),
+        }
+    };
+    if let Some(link) = link.upgrade() {
+        tracing::debug!(pid = link.process.pid, reason, "a stdio server ended");
+        link.close(&reason);
+    }
+}
+
+impl Seat {
+    /// Sends a request. `quiet` requests (our own) are nobody's conversation: log messages and
+    /// questions that come meanwhile are not theirs.
+    pub(crate) async fn request(
+        &self,
+        raw: &Bytes,
+        envelope: &Envelope,
+        edits: Edits,
+        deadline: Instant,
+        quiet: bool,
+    ) -> Result<LinkExchange, BackendError> {
+        let link = &self.link;
+        let id = link.next.fetch_add(1, Ordering::Relaxed);
+        let greeting = link.greeting();
+        let era = greeting.map_or(Era::Legacy, |greeting| greeting.era);
+        let server_info = greeting.map(|greeting| greeting.server_info.clone()).unwrap_or_default();
+        let who = self.who.lock().clone();
+        let out = rewrite::outbound(raw, envelope, edits, id, era, &who, server_info);
+        let (sender, answers) = mpsc::channel(EXCHANGE_QUEUE);
+        let pending = Pending { seat: self.number, origin: Arc::new(out.origin), answers: sender, quiet };
+        link.admit(id, pending)?;
+        let cancellable = !matches!(envelope.method(raw).as_ref(), "initialize" | "server/discover");
+        let mut exchange = LinkExchange { link: link.clone(), id, answers, done: false, cancellable };
+        self.remember(raw, envelope);
+        *link.touched.lock() = tokio::time::Instant::now();
+        let sent = timeout_at(deadline.into(), link.input.send(framed(&out.body))).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            exchange.cancellable = false;
+            let reason = if sent.is_err() { "it does not read its input" } else { "it is gone" };
+            return Err(BackendError::not_ready(reason, Duration::from_secs(1)));
+        }
+        Ok(exchange)
+    }
+
+    fn remember(&self, raw: &Bytes, envelope: &Envelope) {
+        if self.link.exclusive {
+            return;
+        }
+        let uri = || envelope.text(raw, Field::Uri).unwrap_or_default().into_owned();
+        match envelope.method(raw).as_ref() {
+            "resources/subscribe" => {
+                self.link.state.lock().subscribers.entry(uri()).or_default().insert(self.number);
+            }
+            "resources/unsubscribe" => {
+                if let Some(seats) = self.link.state.lock().subscribers.get_mut(&uri()) {
+                    seats.remove(&self.number);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Remembers a level for backends that are told with each request.
+    pub(crate) fn set_log_level(&self, level: Bytes) {
+        self.who.lock().log_level = Some(level);
+    }
+
+    /// Sends a notification or a response as it is.
+    pub(crate) async fn send(&self, raw: &[u8]) -> Result<(), BackendError> {
+        let sent = timeout(PATIENCE, self.link.input.send(framed(raw))).await;
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(BackendError::gone(self.link.epitaph())),
+        }
+    }
+
+    /// The client's answer to a request of the backend, under the backend's id.
+    pub(crate) async fn answer(&self, id: &RawId, raw: &Bytes, envelope: &Envelope) -> Result<(), BackendError> {
+        let edit = Edit::replace(envelope.span(Field::Id), id.0.clone());
+        self.send(&splice(raw, &[edit])).await
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.link.exclusive {
+            self.link.close("its session ended");
+            return;
+        }
+        let mut state = self.link.state.lock();
+        state.seats.remove(&self.number);
+        state.pending.retain(|_, waiting| waiting.seat != self.number);
+        for seats in state.subscribers.values_mut() {
+            seats.remove(&self.number);
+        }
+        state.subscribers.retain(|_, seats| !seats.is_empty());
+    }
+}
+
+impl LinkExchange {
+    /// The next message; `None` after the answer. Cancel-safe.
+    pub(crate) async fn next(&mut self, deadline: Instant) -> Option<Result<FromBackend, BackendError>> {
+        if self.done {
+            return None;
+        }
+        let item = match timeout_at(deadline.into(), self.answers.recv()).await {
+            Ok(Some(item)) => item,
+            Ok(None) => Err(BackendError::gone(self.link.epitaph())),
+            Err(_) => {
+                self.finish(Some("deadline"));
+                return Some(Err(BackendError::Timeout));
+            }
+        };
+        self.done = matches!(item, Err(_) | Ok(FromBackend::Response { .. }));
+        Some(item)
+    }
+
+    /// Ends the request; the backend is told with a reason.
+    pub(crate) fn finish(&mut self, reason: Option<&str>) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        let open = self.link.state.lock().pending.remove(&self.id).is_some();
+        if open && self.cancellable {
+            self.link.cancel(self.id, reason.unwrap_or("the client went away"));
+        }
+    }
+}
+
+impl Drop for LinkExchange {
+    fn drop(&mut self) {
+        self.finish(None);
+    }
+}
