@@ -17,6 +17,8 @@ pub struct Config {
     pub history: usize,
     /// The same in bytes.
     pub history_bytes: usize,
+    /// Most open watches; more are refused.
+    pub max_watchers: usize,
     /// Answers that each shard remembers for repeated requests.
     pub recent_answers: usize,
     /// Most tombstones of freed names; over it the oldest goes.
@@ -42,9 +44,10 @@ impl Default for Config {
         Self {
             shards: 16,
             max_registrations: 4_000_000,
-            queue: 4096,
+            queue: 1024,
             history: 65_536,
             history_bytes: 64 << 20,
+            max_watchers: 10_000,
             recent_answers: 4096,
             max_tombstones: 1_000_000,
             tombstone_retention: Duration::from_secs(3600),
@@ -75,6 +78,7 @@ impl Config {
             ("queue", self.queue),
             ("history", self.history),
             ("history_bytes", self.history_bytes),
+            ("max_watchers", self.max_watchers),
             ("recent_answers", self.recent_answers),
             ("max_tombstones", self.max_tombstones),
             ("max_statuses", self.max_statuses),

@@ -3,8 +3,9 @@
 
 use crate::{
     core::{
-        batch::{Batch, Decided},
-        shard::{Deregister, Heard, Refusal, Register, Registered, Renewed, Shard},
+        batch::Batch,
+        command::{Deregister, Heard, Refusal, Register, Registered, Renewed},
+        shard::Shard,
         table::Table,
     },
     error::Failure,
@@ -26,7 +27,7 @@ type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 pub(crate) type At<T> = (T, u64);
 
 pub(crate) enum Command {
-    Register(Register, Reply<At<Registered>>),
+    Register(Box<Register>, Reply<At<Registered>>),
     Deregister(Deregister, Reply<At<()>>),
     /// From one peer, in its order.
     Hear(Vec<Heard>, Reply<()>),
@@ -129,20 +130,12 @@ impl Driver {
             refuse(answers, &error);
             return Err(error);
         }
-        let head = self.publish(batch.changes);
+        let head = self.feed.publish(batch.changes);
+        self.count();
         for answer in answers {
             answer.send(head);
         }
         Ok(())
-    }
-
-    fn publish(&mut self, changes: Vec<Decided>) -> u64 {
-        if changes.is_empty() {
-            return self.feed.head();
-        }
-        let head = self.feed.publish(changes);
-        self.count();
-        head
     }
 
     fn decide(&mut self, commands: Vec<Command>, batch: &mut Batch) -> Vec<Answer> {
@@ -158,7 +151,7 @@ impl Driver {
                 if let Some(full) = self.full(&register) {
                     return refused(reply, full);
                 }
-                match self.shard.register(register, batch, now) {
+                match self.shard.register(*register, batch, now) {
                     Ok(registered) => Some(Answer::Registered(reply, registered)),
                     Err(refusal) => refused(reply, refusal.into()),
                 }

@@ -1,7 +1,7 @@
 //! What goes wrong, and how it is told on the wire.
 
 use crate::{
-    core::{check::Malformed, history::Compacted, shard::Refusal},
+    core::{check::Malformed, command::Refusal, history::Compacted},
     store::StoreError,
 };
 use proto::error::Code;

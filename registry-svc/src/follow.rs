@@ -2,7 +2,7 @@
 //! took itself, from where it left off or, when that is gone, from its whole state.
 
 use crate::{
-    core::shard::Heard,
+    core::command::Heard,
     handle::Handle,
     metrics::{Metrics, Peer},
 };
@@ -48,6 +48,7 @@ pub(crate) struct Peers {
 
 struct Followed {
     addr: String,
+    state: State,
     link: Arc<Mutex<Link>>,
     // What the shards were told last.
     told_down: bool,
@@ -92,7 +93,8 @@ impl Peers {
 
     fn all_synced(&self) -> bool {
         let expected = usize::try_from(self.context.expect.saturating_sub(1)).unwrap_or(usize::MAX);
-        self.followed.len() >= expected && self.followed.values().all(|followed| followed.link.lock().synced)
+        let here = |followed: &Followed| followed.state == State::Down || followed.link.lock().synced;
+        self.followed.len() >= expected && self.followed.values().all(here)
     }
 
     async fn update(&mut self) {
@@ -139,7 +141,10 @@ impl Peers {
             }
         });
         let addr = peer.addr.clone();
-        self.followed.insert(name.to_owned(), Followed { addr, link, told_down, _stop: stop.drop_guard() });
+        self.followed.insert(
+            name.to_owned(),
+            Followed { addr, state: peer.state, link, told_down, _stop: stop.drop_guard() },
+        );
     }
 
     /// A peer is given up when the directory says so and its changes do not come either: then
@@ -148,6 +153,7 @@ impl Peers {
         let Some(followed) = self.followed.get_mut(name) else {
             return;
         };
+        followed.state = state;
         let down = state == State::Down && !followed.link.lock().connected;
         if down == followed.told_down {
             return;

@@ -3,7 +3,8 @@
 
 use crate::{
     core::{
-        shard::{Deregister, Heard, Register, Registered, Renewed, shard_of_lease},
+        command::{Deregister, Heard, Register, Registered, Renewed},
+        shard::shard_of_lease,
         status::{StatusBoard, worst},
         table::{Entry, Page, Table},
     },
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) queue_limit: usize,
     pub(crate) statuses: Mutex<StatusBoard>,
     pub(crate) max_statuses: usize,
+    pub(crate) max_watchers: usize,
     pub(crate) reported: watch::Sender<u64>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
@@ -46,6 +48,13 @@ pub(crate) struct Shared {
 impl Handle {
     pub(crate) fn new(shared: Shared) -> Self {
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Refuses a watch over the limit.
+    pub(crate) fn admit_watcher(&self) -> Result<(), Failure> {
+        let limit = self.shared.max_watchers;
+        let open = usize::try_from(self.shared.metrics.watchers.get()).unwrap_or_default();
+        if open < limit { Ok(()) } else { Err(Failure::Exhausted { what: "max_watchers", limit }) }
     }
 
     pub(crate) fn feed(&self) -> &Arc<Feed> {
@@ -78,7 +87,7 @@ impl Handle {
 
     pub(crate) async fn register(&self, register: Register) -> Result<At<Registered>, Failure> {
         let name = register.registration.name.clone();
-        self.ask(&name, |reply| Command::Register(register, reply)).await
+        self.ask(&name, |reply| Command::Register(Box::new(register), reply)).await
     }
 
     pub(crate) async fn deregister(&self, deregister: Deregister) -> Result<At<()>, Failure> {

@@ -3,7 +3,7 @@
 use crate::{
     core::{
         check::{self, Malformed, REQUEST_ID_MAX},
-        shard::{Deregister, Refusal, Register},
+        command::{Deregister, Refusal, Register},
     },
     error::Failure,
     handle::Handle,
@@ -106,6 +106,9 @@ impl RegistryService for Handler {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
+        if !request.follower.is_empty() {
+            check_name(&request.follower).map_err(Malformed::from).map_err(Failure::from)?;
+        }
         let watcher = Watcher::new(self.handle.clone(), self.node.clone(), &request, self.shutdown.clone())?;
         Ok(Response::new(Box::pin(watcher.into_stream())))
     }

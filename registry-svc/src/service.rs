@@ -71,6 +71,7 @@ pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
         queue_limit: config.queue,
         statuses: Mutex::new(StatusBoard::new(config.max_statuses, config.status_ttl)),
         max_statuses: config.max_statuses,
+        max_watchers: config.max_watchers,
         reported: watch::Sender::new(0),
         clock: ctx.clock.clone(),
         metrics,
@@ -114,13 +115,11 @@ fn restore(
         (0..config.shards).map(|id| new_shard(ShardId(id), config, ctx, table)).collect();
     let mut puts: Vec<Registration> = Vec::new();
     for record in records {
-        let (Record::Put(Registration { name, .. })
-        | Record::Tombstone(proto::registry::Removed { name, .. })) = &record;
-        let shard = shards.get_mut(usize::from(table.shard_of(name).0));
+        let shard = shards.get_mut(usize::from(table.shard_of(record.name()).0));
         match (record, shard) {
             (Record::Put(registration), Some(shard)) => {
                 shard.observe(registration.version);
-                puts.push(registration);
+                puts.push(*registration);
             }
             (Record::Tombstone(removed), Some(shard)) => shard.restore_tombstone(&removed, now),
             (_, None) => {}

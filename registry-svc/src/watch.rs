@@ -53,6 +53,7 @@ impl Watcher {
         request: &WatchRequest,
         shutdown: Shutdown,
     ) -> Result<Self, Failure> {
+        handle.admit_watcher()?;
         let (head, reports) = (handle.feed().subscribe(), handle.subscribe_reports());
         let asked = request.from_revision;
         let (phase, revision) = if asked == 0 {

@@ -1,12 +1,15 @@
 //! Instances that follow each other, and what is left when one of them dies.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use proto::registry::{BackendReport, BackendStatus};
 use registry_client::{Error, Keeper};
 use registry_svc::Config;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::{Cluster, durable, ephemeral, names, until};
+use tokio::time::Instant;
 
 const TTL: Duration = Duration::from_secs(1);
 
@@ -151,6 +154,37 @@ async fn every_node_can_say_why_a_backend_is_out() {
     }
     let unknown_state = cluster.client("n1").report_status("n1", vec![report("broken", "")]).await;
     assert!(matches!(unknown_state, Err(Error::Invalid(message)) if message.contains("\"broken\"")));
+}
+
+/// Freed names that a node remembers.
+fn tombstones(cluster: &Cluster, node: &str) -> u32 {
+    let metrics = cluster.node(node).context().metrics.encode();
+    let values = metrics.lines().filter(|line| line.starts_with("swarm_registry_tombstones{"));
+    values.map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tombstone_stays_while_a_peer_is_away_and_goes_when_all_have_heard() {
+    let retention = Duration::from_millis(100);
+    let config =
+        Config { tombstone_retention: retention, sweep_interval: retention / 2, ..Config::default() };
+    let cluster = Cluster::of(2, config).await;
+    let n1 = cluster.client("n1");
+    n1.register(durable("a", "operator", "x"), false).await.unwrap();
+    sees(&cluster, "n2", &["a"]).await;
+    cluster.kill("n2").await;
+    n1.deregister("a", "operator", false).await.unwrap();
+    let freed = Instant::now();
+    while freed.elapsed() < retention * 5 {
+        assert_eq!(tombstones(&cluster, "n1"), 1, "n2 may still come back with the name");
+        tokio::time::sleep(retention / 10).await;
+    }
+    cluster.start("n2").await;
+    sees(&cluster, "n2", &[]).await;
+    for node in ["n1", "n2"] {
+        until("the tombstone is forgotten", || async { tombstones(&cluster, node) == 0 }).await;
+        sees(&cluster, node, &[]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! SIGKILL of the real binary: what it acknowledged as durable is there after the restart.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
 mod support;
 
 use kit::{
@@ -7,13 +9,17 @@ use kit::{
     directory::{Directory, Instance, State},
     net::TcpNet,
     rpc::Channels,
+    test::eventually,
 };
 use registry_client::{Error, RegistryClient};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     process::Stdio,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use support::{durable, names};
@@ -65,13 +71,19 @@ fn client(addr: &str) -> RegistryClient {
 
 /// Registers and deregisters until the process is gone. Answers what must be there and what
 /// must not; a write without an answer may be either.
-async fn write(client: RegistryClient, round: u32, writer: u32) -> (BTreeSet<String>, BTreeSet<String>) {
+async fn write(
+    client: RegistryClient,
+    round: u32,
+    writer: u32,
+    acks: Arc<AtomicU32>,
+) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut there, mut gone) = (BTreeSet::new(), BTreeSet::new());
     for n in 0.. {
         let name = format!("r{round}-w{writer}-{n}");
         if client.register(durable(&name, "o", "x"), false).await.is_err() {
             break;
         }
+        acks.fetch_add(1, Ordering::Relaxed);
         if n % 3 != 0 {
             there.insert(name);
             continue;
@@ -95,18 +107,23 @@ async fn no_acknowledged_write_is_lost_by_a_kill() {
         let lost: Vec<_> = there.difference(&found).collect();
         let risen: Vec<_> = gone.intersection(&found).collect();
         assert!(lost.is_empty() && risen.is_empty(), "round {round}: lost {lost:?}, came back {risen:?}");
-        let writers = (0..WRITERS).map(|writer| tokio::spawn(write(client.clone(), round, writer)));
+        let acks = Arc::new(AtomicU32::new(0));
+        let writers =
+            (0..WRITERS).map(|writer| tokio::spawn(write(client.clone(), round, writer, acks.clone())));
         let writers: Vec<_> = writers.collect();
-        tokio::time::sleep(Duration::from_millis(50 + u64::from(round * 37 % 150))).await;
+        let enough = 30 + round * 37 % 50;
+        eventually("writes are acknowledged", Duration::from_secs(30), || async {
+            (acks.load(Ordering::Relaxed) >= enough).then_some(())
+        })
+        .await;
         process.kill().await.unwrap();
         for writer in writers {
             let (acked, freed) = writer.await.unwrap();
-            assert!(!acked.is_empty(), "round {round} wrote nothing");
             there.extend(acked);
             gone.extend(freed);
         }
     }
-    assert!(there.len() > 500, "only {} names were written", there.len());
+    assert!(there.len() > 400, "only {} names were written", there.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

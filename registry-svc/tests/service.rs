@@ -1,5 +1,7 @@
 //! One instance over gRPC.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use kit::{
@@ -15,8 +17,9 @@ use proto::{
 };
 use registry_client::{Error, Filter};
 use registry_svc::{Config, start};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::{Cluster, SOON, durable, ephemeral, until};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 async fn watch(cluster: &Cluster, request: WatchRequest) -> Result<Streaming<WatchResponse>, Status> {

@@ -6,6 +6,7 @@
 //! | `table` | what readers see: shards of names, and their order |
 //! | `shard` | the rules: one writer per shard decides commands in order |
 //! | `batch` | what a shard has decided and nobody sees yet |
+//! | `command` | what a shard is asked, and what it answers |
 //! | `merge` | which version of a name wins, on every node alike |
 //! | `tombstone` | names that were freed, so that they do not come back |
 //! | `lease` | who lives until when |
@@ -16,6 +17,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod check;
+pub(crate) mod command;
 pub(crate) mod history;
 pub(crate) mod lease;
 pub(crate) mod merge;

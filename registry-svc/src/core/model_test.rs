@@ -4,8 +4,9 @@
 use crate::core::{
     batch::{Batch, Decided},
     check::{self},
+    command::{Deregister, Heard, Refusal, Register},
     history::History,
-    shard::{Bounds, Deregister, Heard, Refusal, Register, Shard},
+    shard::{Bounds, Shard},
     table::Table,
 };
 use crate::feed::Feed;

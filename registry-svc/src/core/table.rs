@@ -64,16 +64,15 @@ impl Table {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Entry>> {
-        let hash = hash(name.as_bytes());
-        let shard = self.shard(name).read();
-        shard
-            .find(slot_hash(hash), |slot| slot.name.as_bytes() == name.as_bytes())
-            .map(|slot| slot.entry.clone())
+        let (shard, hash) = self.find(name.as_bytes());
+        let shard = shard.read();
+        let slot = shard.find(hash, |slot| slot.name.as_bytes() == name.as_bytes());
+        slot.map(|slot| slot.entry.clone())
     }
 
     pub(crate) fn put(&self, name: Name, entry: Arc<Entry>) {
-        let hash = slot_hash(hash(name.as_bytes()));
-        let mut shard = self.shard(name.as_str()).write();
+        let (shard, hash) = self.find(name.as_bytes());
+        let mut shard = shard.write();
         if let Some(slot) = shard.find_mut(hash, |slot| slot.name == name) {
             slot.entry = entry;
             return;
@@ -86,9 +85,9 @@ impl Table {
     }
 
     pub(crate) fn remove(&self, name: &str) -> Option<Arc<Entry>> {
-        let hash = slot_hash(hash(name.as_bytes()));
-        let mut shard = self.shard(name).write();
-        let found = shard.find_entry(hash, |slot| slot.name.as_str() == name).ok()?;
+        let (shard, hash) = self.find(name.as_bytes());
+        let mut shard = shard.write();
+        let found = shard.find_entry(hash, |slot| slot.name.as_bytes() == name.as_bytes()).ok()?;
         let (slot, _) = found.remove();
         drop(shard);
         self.order.write().remove(name);
@@ -145,9 +144,12 @@ impl Table {
         range.take_while(|name| name.as_bytes().starts_with(prefix.as_bytes())).take(scan).cloned().collect()
     }
 
-    // `shard_of` is below the number of shards by construction.
-    fn shard(&self, name: &str) -> &RwLock<HashTable<Slot>> {
-        &self.shards[usize::from(self.shard_of(name).0)].0
+    /// The shard of a key, as `shard_of` says it, and the key's hash within it: hashed once.
+    fn find(&self, name: &[u8]) -> (&RwLock<HashTable<Slot>>, u64) {
+        let hash = hash(name);
+        let shard = hash as usize & (self.shards.len() - 1);
+        // Below the number of shards, which is a power of two.
+        (&self.shards[shard].0, slot_hash(hash))
     }
 }
 
@@ -206,9 +208,12 @@ mod tests {
                 prop_assert_eq!(table.get(name).map(|entry| entry.revision), Some(*revision));
             }
             let all: Vec<String> = model.keys().cloned().collect();
-            prop_assert_eq!(pages(&table, "", limit, scan), all.clone());
+            prop_assert_eq!(pages(&table, "", limit, scan), &all[..]);
             let of_b: Vec<String> = all.into_iter().filter(|name| name.starts_with('b')).collect();
             prop_assert_eq!(pages(&table, "b", limit, scan), of_b);
+            for entry in (0..shards).flat_map(|shard| table.shard_entries(ShardId(shard)).into_iter().map(move |e| (shard, e))) {
+                prop_assert_eq!(table.shard_of(&entry.1.registration.name), ShardId(entry.0));
+            }
             let in_shards: usize = (0..shards).map(|shard| table.shard_len(ShardId(shard))).sum();
             prop_assert_eq!(in_shards, model.len());
         }

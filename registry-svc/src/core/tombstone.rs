@@ -76,7 +76,7 @@ impl Tombstones {
             name: name.as_str().to_owned(),
             version: tombstone.stamp.version,
             origin: tombstone.stamp.origin.clone(),
-            cause: crate::core::shard::DEREGISTERED.to_owned(),
+            cause: crate::core::command::DEREGISTERED.to_owned(),
         };
         self.by_name.iter().map(told).collect()
     }

@@ -15,8 +15,17 @@ const HEAD: usize = 9;
 /// What is kept of one name.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Record {
-    Put(Registration),
+    Put(Box<Registration>),
     Tombstone(Removed),
+}
+
+impl Record {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Record::Put(registration) => &registration.name,
+            Record::Tombstone(removed) => &removed.name,
+        }
+    }
 }
 
 /// The key, and the bytes of a record or `None` where it goes.
@@ -39,7 +48,7 @@ pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Record, StoreError> {
     }
     let broken = |error: prost::DecodeError| corrupt(&error.to_string());
     match kind {
-        PUT => Registration::decode(body).map(Record::Put).map_err(broken),
+        PUT => Registration::decode(body).map(|found| Record::Put(found.into())).map_err(broken),
         TOMBSTONE => Removed::decode(body).map(Record::Tombstone).map_err(broken),
         _ => Err(corrupt("its kind is unknown")),
     }
@@ -68,7 +77,7 @@ mod tests {
             Registration { name: "time".into(), owner: "operator".into(), ..Default::default() };
         let write = Write::Put(Arc::new(registration.clone()));
         let bytes = encode(&write).1.unwrap();
-        assert_eq!(decode("time", &bytes), Ok(Record::Put(registration)));
+        assert_eq!(decode("time", &bytes), Ok(Record::Put(registration.into())));
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

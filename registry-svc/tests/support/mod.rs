@@ -1,6 +1,7 @@
 //! Several instances of registry-svc in one process, and a directory that the test writes.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use kit::{
     config::{DataDir, NodeConfig},
