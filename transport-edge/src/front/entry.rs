@@ -1,0 +1,95 @@
+//! Which era a request belongs to, and where its session is.
+
+use super::{
+    answer::{self, Reply},
+    conn::{Connection, Inbound},
+    legacy, modern, problems,
+};
+use crate::{
+    core::{
+        codes::{self, Problem},
+        era::{Legacy, MODERN},
+        headers::{PROTOCOL_VERSION, SESSION_ID},
+        jsonrpc::{Envelope, Field, Kind, is_batch, scan},
+    },
+    relay,
+    session::StoreError,
+};
+use http::{Method, StatusCode};
+
+/// Answers a request whose outside is checked.
+pub(crate) async fn handle(connection: &Connection, inbound: Inbound) -> Reply {
+    match inbound.method {
+        Method::POST => post(connection, inbound).await,
+        Method::GET | Method::DELETE if says_modern(&inbound) => answer::not_allowed("POST"),
+        Method::GET | Method::DELETE => within_session(connection, inbound, None).await,
+        _ => answer::not_allowed("GET, POST, DELETE"),
+    }
+}
+
+async fn post(connection: &Connection, inbound: Inbound) -> Reply {
+    if is_batch(&inbound.body) {
+        return batch(connection, inbound).await;
+    }
+    let envelope = match scan(&inbound.body) {
+        Ok(envelope) => envelope,
+        Err(error) => return refuse(None, error.code, &error.to_string()),
+    };
+    let initialize = envelope.kind == Kind::Request && envelope.method(&inbound.body) == "initialize";
+    if envelope.has(Field::MetaProtocolVersion) || (says_modern(&inbound) && !initialize) {
+        return modern::handle(&connection.edge, connection.core, inbound, &envelope).await;
+    }
+    if initialize && !inbound.headers.contains_key(&SESSION_ID) {
+        return legacy::initialize(&connection.edge, connection.core, &inbound, &envelope).await;
+    }
+    within_session(connection, inbound, Some(&envelope)).await
+}
+
+/// Arrays exist in 2025-03-26 only, so within a session of that revision.
+async fn batch(connection: &Connection, inbound: Inbound) -> Reply {
+    let version = inbound.headers.get(&PROTOCOL_VERSION);
+    let may = version.is_none_or(|version| version == Legacy::V2025_03_26.as_str());
+    match may && inbound.headers.contains_key(&SESSION_ID) {
+        true => within_session(connection, inbound, None).await,
+        false => refuse(None, codes::INVALID_REQUEST, "batches are not taken"),
+    }
+}
+
+/// The header names the modern revision, or one that no session can have.
+fn says_modern(inbound: &Inbound) -> bool {
+    let Some(version) = inbound.headers.get(&PROTOCOL_VERSION) else { return false };
+    let Ok(version) = version.to_str() else { return false };
+    version == MODERN || (Legacy::parse(version).is_none() && !inbound.headers.contains_key(&SESSION_ID))
+}
+
+async fn within_session(connection: &Connection, inbound: Inbound, envelope: Option<&Envelope>) -> Reply {
+    let id = envelope.and_then(|envelope| envelope.id(&inbound.body));
+    let Some(header) = inbound.headers.get(&SESSION_ID) else {
+        return refuse(id, codes::INVALID_REQUEST, "mcp-session-id is missing; send initialize first");
+    };
+    let edge = &connection.edge;
+    let Some(session) = header.to_str().ok().filter(|session| edge.store.valid(session)) else {
+        return problems::session_gone(id);
+    };
+    if let Some(live) = connection.session(session) {
+        if live.principal != *inbound.principal.0 {
+            return problems::session_gone(id);
+        }
+        if live.leased(edge.clock.now()) {
+            return legacy::handle(edge, connection.core, &live, &inbound).await;
+        }
+        match live.renew(edge.config.lease).await {
+            Ok(()) => return legacy::handle(edge, connection.core, &live, &inbound).await,
+            Err(StoreError::NotFound) => return problems::session_gone(id),
+            // Another edge is the anchor now.
+            Err(StoreError::Fenced(_)) => edge.sessions.remove(&live),
+            Err(error) => return problems::unavailable(id, &error.to_string()),
+        }
+    }
+    let session = session.to_owned();
+    relay::serve(edge, connection.core, &session, &inbound).await
+}
+
+fn refuse(id: Option<&[u8]>, code: i32, why: &str) -> Reply {
+    answer::problem(StatusCode::BAD_REQUEST, id, &Problem::new(code, why))
+}

@@ -1,0 +1,207 @@
+//! Event loops: one current-thread runtime per core, each with its own listener on the port.
+
+use super::{
+    answer::Reply,
+    conn::{Connection, respond},
+    edge::Edge,
+};
+use crate::Error;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use kit::net::reuse_port;
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+
+/// A peer that takes nothing for this long is gone (RELIABILITY.md O7, O8).
+const UNSENT_MAX: Duration = Duration::from_secs(30);
+/// Most headers of a request.
+const HEADERS_MAX: usize = 100;
+/// Room for a head; the limit on its size is checked on the parsed head.
+const BUFFER: usize = 64 << 10;
+/// Most streams of one h2 connection.
+const H2_STREAMS: u32 = 128;
+/// After a failed accept (no descriptors left), so that the loop does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds the port once per event loop. Port 0 is resolved by the first.
+pub(crate) fn bind(addr: SocketAddr, loops: usize) -> Result<(Vec<std::net::TcpListener>, SocketAddr), Error> {
+    let failed = |source| Error::Bind { addr, source };
+    let first = reuse_port(addr).map_err(failed)?;
+    let bound = first.local_addr().map_err(failed)?;
+    let mut listeners = vec![first.into_std().map_err(failed)?];
+    for _ in 1..loops.max(1) {
+        listeners.push(reuse_port(bound).and_then(TcpListener::into_std).map_err(failed)?);
+    }
+    Ok((listeners, bound))
+}
+
+/// Starts a thread per listener. They end when `stop` is cancelled and their connections have,
+/// or at once at `abort`.
+pub(crate) fn start(
+    edge: &Arc<Edge>,
+    listeners: Vec<std::net::TcpListener>,
+    stop: &CancellationToken,
+    abort: &CancellationToken,
+) -> Result<Vec<tokio::sync::oneshot::Receiver<()>>, Error> {
+    let mut ends = Vec::new();
+    for (core, listener) in listeners.into_iter().enumerate() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+        let (edge, stop, abort) = (edge.clone(), stop.clone(), abort.clone());
+        let (done, end) = tokio::sync::oneshot::channel();
+        let serve = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serve(edge, core, listener, stop) => {}
+                    () = abort.cancelled() => {}
+                }
+            });
+            let _ = done.send(());
+        };
+        std::thread::Builder::new().name(format!("edge-{core}")).spawn(serve).map_err(Error::Thread)?;
+        ends.push(end);
+    }
+    Ok(ends)
+}
+
+async fn serve(edge: Arc<Edge>, core: usize, listener: std::net::TcpListener, stop: CancellationToken) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return edge.shutdown.fail(1, format!("event loop {core}: {error}")),
+    };
+    let room = Arc::new(Semaphore::new(edge.config.max_connections));
+    let open = tokio_util::task::TaskTracker::new();
+    while let Some((stream, permit)) = accept(&listener, &room, &stop).await {
+        let (edge, stop) = (edge.clone(), stop.clone());
+        open.spawn(async move {
+            let cells = edge.metrics.core(core);
+            cells.accepted.fetch_add(1, Relaxed);
+            cells.connections.fetch_add(1, Relaxed);
+            if let Err(error) = connection(&edge, core, stream, &stop).await {
+                tracing::debug!(%error, "connection ended");
+            }
+            edge.metrics.core(core).connections.fetch_sub(1, Relaxed);
+            drop(permit);
+        });
+    }
+    drop(listener);
+    open.close();
+    open.wait().await;
+}
+
+/// The next connection and its place; `None` at the stop. No error ends the loop (F40).
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    loop {
+        let next = async { (room.clone().acquire_owned().await, listener.accept().await) };
+        let (permit, accepted) = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            next = next => next,
+        };
+        match (permit, accepted) {
+            (Ok(permit), Ok((stream, _))) => return Some((stream, permit)),
+            (_, Err(error)) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            (Err(_), _) => return None,
+        }
+    }
+}
+
+async fn connection(
+    edge: &Arc<Edge>,
+    core: usize,
+    stream: TcpStream,
+    stop: &CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(UNSENT_MAX))?;
+    let h2 = tokio::select! {
+        first = tokio::time::timeout(edge.config.header_timeout, speaks_h2(&stream)) => first??,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let connection = Arc::new(Connection::new(edge.clone(), core));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let connection = connection.clone();
+        async move { Ok::<Reply, Infallible>(respond(&connection, request).await) }
+    });
+    let io = TokioIo::new(stream);
+    if h2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(H2_STREAMS)
+            .max_header_list_size(32 << 10)
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let serving = builder.serve_connection(io, service);
+        return Ok(until_stopped(serving, stop, |serving| serving.graceful_shutdown()).await?);
+    }
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(edge.config.header_timeout)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER)
+        .auto_date_header(false)
+        .writev(false);
+    let serving = builder.serve_connection(io, service);
+    Ok(until_stopped(serving, stop, |serving| serving.graceful_shutdown()).await?)
+}
+
+/// Serves to the end; at the stop, the request in flight is the last one.
+async fn until_stopped<C: Future>(
+    serving: C,
+    stop: &CancellationToken,
+    finish: impl FnOnce(std::pin::Pin<&mut C>),
+) -> C::Output {
+    let mut serving = pin!(serving);
+    tokio::select! {
+        end = serving.as_mut() => return end,
+        () = stop.cancelled() => finish(serving.as_mut()),
+    }
+    serving.await
+}
+
+/// Whether the client begins with h2's preface ("prior knowledge"). Looks without taking.
+async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0";
+    let mut head = [0; PREFACE.len()];
+    let mut seen = 0;
+    loop {
+        let got = stream.peek(&mut head).await?;
+        let begun = head.get(..got).unwrap_or_default();
+        if got == 0 || !PREFACE.starts_with(begun) {
+            return Ok(false);
+        }
+        if got == PREFACE.len() {
+            return Ok(true);
+        }
+        if got == seen {
+            // More of the preface has not come yet; readiness stays set, so look again later.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        seen = got;
+    }
+}
