@@ -245,3 +245,84 @@ async fn sleep_until(due: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        core::{batch::Write, history::History, shard::Bounds},
+        metrics::Metrics,
+        store::Record,
+    };
+    use async_trait::async_trait;
+    use kit::clock::SystemClock;
+    use proto::registry::{Durability, Kind, Registration};
+    use rand::{SeedableRng as _, rngs::StdRng};
+
+    struct BrokenDisk;
+
+    #[async_trait]
+    impl Store for BrokenDisk {
+        fn load(&self) -> Result<Vec<Record>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn commit(&self, _writes: Vec<Write>) -> Result<(), StoreError> {
+            Err(StoreError::Io("injected".into()))
+        }
+    }
+
+    fn driver(inbox: Inbox, store: Arc<dyn Store>) -> Driver {
+        let table = Arc::new(Table::new(1));
+        let bounds = Bounds { tombstones: 10, recent: 10 };
+        let rng = StdRng::seed_from_u64(1);
+        Driver {
+            id: ShardId(0),
+            shard: Shard::new(ShardId(0), "n1".into(), table.clone(), 0, bounds, rng),
+            inbox,
+            store,
+            feed: Feed::new(table.clone(), History::new(1, 10, 1 << 20)),
+            table,
+            max_registrations: 10,
+            clock: Arc::new(SystemClock),
+            shutdown: Shutdown::new(),
+            metrics: Metrics::new(&kit::Metrics::new()).shard(ShardId(0)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_disk_makes_the_write_unknown_shows_it_to_nobody_and_ends_the_writer() {
+        let (queues, inbox) = queues(10);
+        let driver = driver(inbox, Arc::new(BrokenDisk));
+        let (table, feed) = (driver.table.clone(), driver.feed.clone());
+        let head = feed.head();
+        let registration = Registration {
+            name: "a".into(),
+            owner: "o".into(),
+            kind: Kind::Worker.into(),
+            durability: Durability::Durable.into(),
+            ..Default::default()
+        };
+        let register = Register { request_id: String::new(), registration, replace: false };
+        let (reply, answer) = oneshot::channel();
+        queues.commands.try_send(Command::Register(register.into(), reply)).ok().unwrap();
+        assert_eq!(driver.run().await, Err(StoreError::Io("injected".into())));
+        assert!(matches!(answer.await, Ok(Err(Failure::StoreUnsure(why))) if why == "injected"));
+        assert!(table.get("a").is_none());
+        assert_eq!(feed.head(), head);
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_in_is_finished_at_the_shutdown() {
+        let (queues, inbox) = queues(10);
+        let driver = driver(inbox, Arc::new(crate::store::MemoryStore::default()));
+        driver.shutdown.trigger();
+        let (reply, answer) = oneshot::channel();
+        let command =
+            Deregister { request_id: String::new(), name: "a".into(), owner: "o".into(), force: false };
+        queues.commands.try_send(Command::Deregister(command, reply)).ok().unwrap();
+        assert_eq!(driver.run().await, Ok(()));
+        assert!(matches!(answer.await, Ok(Err(Failure::Refused(Refusal::NotFound { .. })))));
+        assert!(queues.commands.is_closed());
+    }
+}
