@@ -24,7 +24,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::watch,
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -233,17 +233,16 @@ async fn follow_registry(
 
 /// Tells the registry what is seen here: at each change, and before it would be forgotten.
 async fn report(shared: Arc<Shared>, client: RegistryClient) {
-    let mut ttl = Duration::from_secs(30);
     loop {
         let changed = shared.sink.changed();
-        match client.report_status(&shared.edge, shared.reports()).await {
-            Ok(told) => ttl = told.max(Duration::from_secs(1)),
+        let ttl = match client.report_status(&shared.edge, shared.reports()).await {
+            Ok(ttl) => ttl.max(Duration::from_secs(1)),
             Err(error) => {
                 tracing::debug!(%error, "the registry was not told about the backends");
-                ttl = Duration::from_secs(3);
+                Duration::from_secs(3)
             }
-        }
-        let _ = timeout_at(Instant::now() + ttl / 3, changed).await;
+        };
+        let _ = timeout(ttl / 3, changed).await;
         sleep(GATHER).await;
     }
 }

@@ -24,7 +24,7 @@ use std::{
 use tokio::{
     process::ChildStdout,
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -64,7 +64,6 @@ pub(crate) struct Link {
     closed: CancellationToken,
     touched: Mutex<tokio::time::Instant>,
     meter: Arc<Meter>,
-    _permit: OwnedSemaphorePermit,
 }
 
 #[derive(Default)]
@@ -101,16 +100,13 @@ pub(crate) struct LinkExchange {
 
 impl Link {
     /// Starts reading. `exclusive` means that the process serves one session only.
-    /// `permit` is its place among the processes of the backend.
     pub(crate) fn start(
         (process, pipes): (Process, Pipes),
-        permit: OwnedSemaphorePermit,
         exclusive: bool,
         limits: LinkLimits,
         meter: Arc<Meter>,
         runtime: &Handle,
     ) -> Arc<Self> {
-        meter.processes.inc();
         let link = Arc::new(Link {
             process,
             input: pipes.input,
@@ -122,7 +118,6 @@ impl Link {
             closed: CancellationToken::new(),
             touched: Mutex::new(tokio::time::Instant::now()),
             meter,
-            _permit: permit,
         });
         runtime.spawn(read(Arc::downgrade(&link), pipes.output, link.closed.clone()));
         link
@@ -134,10 +129,6 @@ impl Link {
 
     pub(crate) fn greeting(&self) -> Option<&Greeting> {
         self.greeting.get()
-    }
-
-    pub(crate) fn is_exclusive(&self) -> bool {
-        self.exclusive
     }
 
     /// Resolves when the process has ended or was closed.
@@ -160,10 +151,6 @@ impl Link {
         self.state.lock().dead.clone().unwrap_or_default()
     }
 
-    pub(crate) fn is_dead(&self) -> bool {
-        self.state.lock().dead.is_some()
-    }
-
     /// Ends the process; everything that waits fails with the reason.
     pub(crate) fn close(&self, reason: &str) {
         let (pending, seats) = {
@@ -174,7 +161,6 @@ impl Link {
             state.dead = Some(reason.to_owned());
             (std::mem::take(&mut state.pending), std::mem::take(&mut state.seats))
         };
-        self.meter.processes.dec();
         self.process.stop();
         self.closed.cancel();
         for waiting in pending.into_values() {

@@ -3,13 +3,14 @@
 use super::spawner::{Recipe, Spawner};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{collections::VecDeque, io, process::Child, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::{ChildStderr, ChildStdin, ChildStdout},
     runtime::Handle,
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,7 @@ impl Process {
         spawner: &Spawner,
         recipe: Recipe,
         max_message: usize,
+        place: Place,
         runtime: &Handle,
     ) -> io::Result<(Self, Pipes)> {
         let mut child = spawner.spawn(recipe).await?;
@@ -67,7 +69,13 @@ impl Process {
         let (input, queue) = mpsc::channel(WRITE_QUEUE);
         runtime.spawn(write(stdin, queue, process.stop.clone()));
         runtime.spawn(listen(stderr, process.words.clone()));
-        runtime.spawn(end(child, process.stop.clone(), process.ended.clone(), process.status.clone()));
+        let ending = Ending {
+            stop: process.stop.clone(),
+            ended: process.ended.clone(),
+            status: process.status.clone(),
+            _place: place,
+        };
+        runtime.spawn(ending.run(child));
         Ok((process, Pipes { input, output: Lines::new(stdout, max_message) }))
     }
 
@@ -131,20 +139,48 @@ async fn listen(stderr: ChildStderr, words: Arc<Mutex<VecDeque<String>>>) {
     }
 }
 
-async fn end(mut child: Child, stop: CancellationToken, ended: CancellationToken, status: Arc<Mutex<Option<String>>>) {
-    let asked = tokio::select! {
-        found = reaped(&mut child) => { *status.lock() = Some(found); false }
-        () = stop.cancelled() => true,
-    };
-    if asked && timeout(POLITE, reaped(&mut child)).await.is_err() {
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
-        if timeout(FIRM, reaped(&mut child)).await.is_err() {
-            let _ = child.kill();
-            let _ = timeout(FIRM, reaped(&mut child)).await;
-        }
+/// A place among the processes of a backend, held until the process has been reaped.
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+    count: Gauge,
+}
+
+impl Place {
+    pub(crate) fn new(permit: OwnedSemaphorePermit, count: Gauge) -> Self {
+        count.inc();
+        Place { _permit: permit, count }
     }
-    ended.cancel();
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.count.dec();
+    }
+}
+
+struct Ending {
+    stop: CancellationToken,
+    ended: CancellationToken,
+    status: Arc<Mutex<Option<String>>>,
+    _place: Place,
+}
+
+impl Ending {
+    async fn run(self, mut child: Child) {
+        let asked = tokio::select! {
+            found = reaped(&mut child) => { *self.status.lock() = Some(found); false }
+            () = self.stop.cancelled() => true,
+        };
+        if asked && timeout(POLITE, reaped(&mut child)).await.is_err() {
+            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+            if timeout(FIRM, reaped(&mut child)).await.is_err() {
+                let _ = child.kill();
+                let _ = timeout(FIRM, reaped(&mut child)).await;
+            }
+        }
+        self.ended.cancel();
+    }
 }
 
 /// Polls, because the process was started outside of tokio: quickly at first, then slowly.

@@ -169,11 +169,6 @@ impl Origin {
         }
         splice(raw, &edits)
     }
-
-    /// An error of ours in place of the backend's answer.
-    pub(crate) fn id(&self) -> &Bytes {
-        &self.id
-    }
 }
 
 /// The number in a span, when it is one that we gave out.

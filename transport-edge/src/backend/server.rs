@@ -6,7 +6,7 @@ use super::{
     http::{Origin, OriginLimits, Session, Settings},
     link::{Greeting, Link, LinkLimits},
     metrics::{BackMetrics, Meter},
-    process::Process,
+    process::{Place, Process},
     rewrite::Introduction,
     spawner::{Recipe, Spawner},
     upstream::{CallError, Upstream, Way},
@@ -25,7 +25,7 @@ use std::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -235,13 +235,13 @@ impl Backend {
 
     /// Starts a process within the cap.
     pub(crate) async fn start_process(&self, exclusive: bool) -> Result<Arc<Link>, BackendError> {
-        let permit = self.place()?;
+        let place = self.place()?;
         let recipe = self.recipe().map_err(|reason| self.not_ready(&reason, Duration::from_secs(60)))?;
         let max_message = self.deps.config.max_message;
-        let started = Process::start(&self.deps.spawner, recipe, max_message, &self.deps.runtime).await;
+        let started = Process::start(&self.deps.spawner, recipe, max_message, place, &self.deps.runtime).await;
         let started = started.map_err(|error| self.not_ready(&format!("cannot start: {error}"), Duration::from_secs(1)))?;
         let limits = LinkLimits { max_in_flight: self.deps.config.max_in_flight, max_message };
-        let link = Link::start(started, permit, exclusive, limits, self.meter.clone(), &self.deps.runtime);
+        let link = Link::start(started, exclusive, limits, self.meter.clone(), &self.deps.runtime);
         if exclusive {
             let mut own = self.own.lock();
             own.retain(|link| link.strong_count() > 0);
@@ -251,12 +251,13 @@ impl Backend {
     }
 
     /// A place among the processes.
-    fn place(&self) -> Result<OwnedSemaphorePermit, BackendError> {
+    fn place(&self) -> Result<Place, BackendError> {
         let full = || {
             let cap = self.deps.config.max_processes;
             self.not_ready(&format!("all {cap} processes of it are taken (limit `max_processes`)"), Duration::from_secs(2))
         };
-        self.processes.clone().try_acquire_owned().map_err(|_| full())
+        let permit = self.processes.clone().try_acquire_owned().map_err(|_| full())?;
+        Ok(Place::new(permit, self.meter.processes.clone()))
     }
 
     fn recipe(&self) -> Result<Recipe, String> {

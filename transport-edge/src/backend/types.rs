@@ -63,6 +63,8 @@ pub struct Peer {
 }
 
 /// What a backend says outside of any request.
+// Nearly all are messages, so a box would be an allocation for nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone)]
 pub enum Unsolicited {
     /// A notification, or a request (its id is `envelope.id`; answer by [`RawId`] of it).

@@ -147,13 +147,13 @@ impl Catalog {
     }
 }
 
-/// A name and where it leads.
-type Exposed = (HashMap<String, Target>, Vec<(String, bytes::Bytes)>);
+/// Entries by the key they are sorted and paged by.
+type Listed = Vec<(String, bytes::Bytes)>;
 
 /// Gives every item of every server its exposed name. Two that would get the same (`a_b`+`c`
 /// and `a`+`b_c`) are both told apart by a double underscore, so that a name never changes
 /// its meaning when the other server goes away: it changes itself.
-fn expose(servers: &BTreeMap<Arc<str>, Arc<ServerEntry>>, items: impl Fn(&ServerEntry) -> &[Item]) -> Exposed {
+fn expose(servers: &BTreeMap<Arc<str>, Arc<ServerEntry>>, items: impl Fn(&ServerEntry) -> &[Item]) -> (HashMap<String, Target>, Listed) {
     let mut wanted: BTreeMap<String, Vec<(&Arc<str>, &Item)>> = BTreeMap::new();
     for (server, entry) in servers {
         for item in items(entry) {
@@ -184,7 +184,7 @@ fn expose(servers: &BTreeMap<Arc<str>, Arc<ServerEntry>>, items: impl Fn(&Server
 fn merge(
     servers: &BTreeMap<Arc<str>, Arc<ServerEntry>>,
     items: impl Fn(&ServerEntry) -> &[Item],
-) -> (HashMap<String, Arc<str>>, Vec<(String, bytes::Bytes)>) {
+) -> (HashMap<String, Arc<str>>, Listed) {
     let mut owners = HashMap::new();
     let mut listed = BTreeMap::new();
     for (server, entry) in servers {

@@ -297,8 +297,12 @@ impl<'a> Scanner<'a> {
             (Field::Meta, "_meta is not an object"),
             (Field::Error, "error is not an object"),
         ] {
-            let null_is_fine = field == Field::Params;
-            if !matches!(first(field), None | Some(b'{')) && !(null_is_fine && first(field) == Some(b'n')) {
+            let fine = match first(field) {
+                None | Some(b'{') => true,
+                Some(b'n') => field == Field::Params,
+                Some(_) => false,
+            };
+            if !fine {
                 return Err(ScanError::refused(at(field), reason));
             }
         }
