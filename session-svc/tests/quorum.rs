@@ -266,6 +266,13 @@ async fn sessions_follow_the_ring_when_instances_join() {
     cluster.add("n5").await;
     let ring = client.ring();
     assert_eq!(ring.members().len(), 5);
+    for (id, name) in ids.iter().zip(["n1", "n2", "n3", "n4", "n5"].into_iter().cycle()) {
+        let client = cluster.client(name);
+        let read = client.get(id.as_str(), &alice(), &Read::quorum()).await;
+        assert!(!read.expect("read while sessions move").stale);
+        let replayed = client.replay(id.as_str(), "g", 0, None).await.expect("replayed");
+        assert_eq!(replayed.events.len(), 1);
+    }
     for name in ["n1", "n2", "n3", "n4", "n5"] {
         let expected = ids.iter().filter(|id| ring.is_owner(id, name)).count();
         let held = format!("swarm_sessions{{tier=\"hot\"}} {expected}\n");

@@ -42,7 +42,8 @@ impl Coordinator {
         within: Duration,
     ) -> Result<View, Fault> {
         let plan = self.plan(id, within);
-        let views = self.views(&plan, id, stream, after, fence_epoch).await?;
+        let mut views = self.views(&plan, id, stream, after, fence_epoch).await?;
+        views.extend(self.former_views(&plan, id, stream, after).await);
         let merged = merge(views, after);
         if fence_epoch > 0 {
             if merged.epoch > fence_epoch {
@@ -94,6 +95,26 @@ impl Coordinator {
             None if acks + lost == 0 => Err(Fault::Quorum { have: 0, need }),
             None => Err(Fault::Unknown("some owner may hold the events, no quorum confirmed them")),
         }
+    }
+
+    /// After a move of the ring: what former owners hold, as far as they answer.
+    async fn former_views(&self, plan: &Plan, id: &SessionId, stream: &str, after: u64) -> Vec<View> {
+        let within = self.within(plan);
+        let ask = |owner: Owner| {
+            let request = wire::ReplayReplicaRequest {
+                session_id: id.to_string(),
+                stream: stream.to_owned(),
+                after_sequence: after,
+                fence_epoch: 0,
+            };
+            self.peers.clone().replay(owner, request, within)
+        };
+        let mut asked = Asked::begin(&plan.former, |_| true, ask);
+        let mut views = Vec::new();
+        while let Some((_, answer)) = asked.next().await {
+            views.extend(answer.ok().map(view));
+        }
+        views
     }
 
     async fn views(

@@ -6,6 +6,7 @@ mod logs;
 mod peers;
 mod read;
 mod repair;
+mod rings;
 mod write;
 
 pub(crate) use read::Wanted;
@@ -27,7 +28,8 @@ use hints::Hints;
 use kit::{Clock, Context, Directory, Instance, State};
 use peers::{Asked, Owner, Peers, seems_alive, seems_down};
 use proto::{error::Code, session as wire};
-use session_client::{Member, Ring, SERVICE, SessionId, members};
+use rings::Rings;
+use session_client::{Ring, SERVICE, SessionId};
 use std::{
     sync::{
         Arc,
@@ -52,7 +54,7 @@ pub(crate) struct Coordinator {
     clock: Arc<dyn Clock>,
     directory: Directory,
     peers: Peers,
-    ring: ArcSwap<Ring>,
+    rings: ArcSwap<Rings>,
     /// No round below it is worth a try.
     round: AtomicU64,
     nonce: AtomicU64,
@@ -61,6 +63,8 @@ pub(crate) struct Coordinator {
 /// Whom to ask, how many must answer, and until when.
 pub(crate) struct Plan {
     owners: Vec<Owner>,
+    /// Owners before the ring moved, while sessions may still be on their way from them.
+    former: Vec<Owner>,
     quorum: Quorum,
     end: Instant,
 }
@@ -91,8 +95,7 @@ struct Accepted {
 impl Coordinator {
     pub(crate) fn new(config: Config, ctx: &Context, replica: Arc<Replica>, metrics: Metrics) -> Self {
         let me = ctx.instance(SERVICE);
-        let own = Member { name: me.name.clone(), zone: me.zone.clone() };
-        let ring = Ring::build([own], config.replication_factor);
+        let rings = Rings::alone(&me, config.replication_factor);
         Coordinator {
             peers: Peers { door: Door::new(replica.clone()), channels: ctx.channels.clone() },
             facts: Facts::new(ctx),
@@ -100,7 +103,7 @@ impl Coordinator {
             expect: ctx.expect as usize,
             clock: ctx.clock.clone(),
             directory: ctx.directory.clone(),
-            ring: ArcSwap::from_pointee(ring),
+            rings: ArcSwap::from_pointee(rings),
             round: AtomicU64::new(1),
             nonce: AtomicU64::new(0),
             config,
@@ -112,25 +115,21 @@ impl Coordinator {
 
     /// Builds the ring anew from the directory; answers it if it changed.
     pub(crate) fn rebuild_ring(&self) -> Option<Arc<Ring>> {
-        let own = Member { name: self.me.name.clone(), zone: self.me.zone.clone() };
-        let all = self.directory.all();
-        let members: Vec<Member> = members(&all).chain([own]).collect();
-        let ring = Ring::build(members, self.config.replication_factor);
-        if ring.version() == self.ring.load().version() {
-            return None;
-        }
-        let ring = Arc::new(ring);
-        self.ring.store(ring.clone());
+        let (all, now) = (self.directory.all(), self.clock.now());
+        let rings = self.rings.load();
+        let moved = rings.follow(&self.me, &all, self.config.replication_factor, now)?;
+        let ring = moved.current.clone();
+        self.rings.store(Arc::new(moved));
         Some(ring)
     }
 
     pub(crate) fn ring(&self) -> Arc<Ring> {
-        self.ring.load_full()
+        self.rings.load().current.clone()
     }
 
     /// Members that seem alive and how many a write needs.
     pub(crate) fn strength(&self) -> (usize, usize) {
-        let ring = self.ring.load();
+        let ring = self.ring();
         let alive = ring.members().iter().filter(|member| seems_alive(&self.owner(&member.name))).count();
         (alive, self.quorum(&ring).need)
     }
@@ -145,7 +144,8 @@ impl Coordinator {
 
     /// Owners of a session: this instance first, then by how alive they seem, then as the ring says.
     fn plan(&self, id: &SessionId, within: Duration) -> Plan {
-        let ring = self.ring.load();
+        let (rings, now) = (self.rings.load(), self.clock.now());
+        let ring = &rings.current;
         let mut owners: Vec<Owner> = ring.owners_of(id).map(|member| self.owner(&member.name)).collect();
         owners.sort_by_key(|owner| match owner.state {
             _ if owner.local => 0,
@@ -153,7 +153,9 @@ impl Coordinator {
             State::Suspect => 2,
             State::Down => 3,
         });
-        Plan { owners, quorum: self.quorum(&ring), end: self.clock.now() + within }
+        let former = rings.former_owners(id, now).into_iter().map(|name| self.owner(name));
+        let former = former.filter(seems_alive).collect();
+        Plan { owners, former, quorum: self.quorum(ring), end: now + within }
     }
 
     fn owner(&self, name: &str) -> Owner {
@@ -223,11 +225,24 @@ impl Coordinator {
                 }
                 if copies.len() >= plan.quorum.need {
                     self.metrics.quorum("prepare", self.seconds_since(started));
-                    return Promises::Given(Box::new(resolve(copies, plan.quorum.need)));
+                    let found = self.with_former(plan, id, resolve(copies, plan.quorum.need)).await;
+                    return self.given(found, ballot);
                 }
             }
         }
         if refused { Promises::Refused } else { Promises::Missing(copies.len()) }
+    }
+
+    /// A former owner's later state counts: it may be the only copy of a chosen one. It must not
+    /// be proposed again under a ballot below its own.
+    fn given(&self, found: Resolution, ballot: &Ballot) -> Promises {
+        match &found.highest {
+            Some(record) if record.ballot >= *ballot => {
+                self.overtaken_by(&record.ballot);
+                Promises::Refused
+            }
+            _ => Promises::Given(Box::new(found)),
+        }
     }
 
     async fn accept(&self, plan: &Plan, record: &Record, mode: Mode, lease_holder: &str) -> Accepted {

@@ -97,7 +97,7 @@ impl Coordinator {
             return incomplete(copies, need);
         }
         self.metrics.quorum("read", self.seconds_since(started));
-        let resolution = resolve(copies, need);
+        let resolution = self.with_former(plan, id, resolve(copies, need)).await;
         if resolution.chosen {
             self.remember_behind(plan, &resolution);
             return Ok(Found { record: resolution.highest, stale: false, lease });
@@ -167,6 +167,21 @@ impl Coordinator {
     pub(super) async fn all_copies(&self, plan: &Plan, id: &SessionId) -> Vec<Copy> {
         let wanted = Wanted::default();
         self.copies(plan, id, &wanted, plan.owners.len()).await.copies
+    }
+
+    /// After a move of the ring: what former owners hold counts if it is later.
+    pub(super) async fn with_former(&self, plan: &Plan, id: &SessionId, found: Resolution) -> Resolution {
+        let within = self.within(plan);
+        let ask = |owner: Owner| {
+            let request = wire::ReadReplicaRequest { id: id.to_string(), ..Default::default() };
+            self.peers.clone().read(owner, request, within)
+        };
+        let mut asked = Asked::begin(&plan.former, |_| true, ask);
+        let mut copies = Vec::new();
+        while let Some((_, answer)) = asked.next().await {
+            copies.extend(answer.ok().and_then(stored));
+        }
+        found.or_later(copies)
     }
 
     fn remember_behind(&self, plan: &Plan, resolution: &Resolution) {

@@ -127,6 +127,21 @@ pub struct Resolution {
     pub behind: Vec<usize>,
 }
 
+impl Resolution {
+    /// The same, or what one of these copies outside of the quorum says if it is later; that is
+    /// then not yet chosen by the quorum.
+    pub fn or_later(self, copies: Vec<Record>) -> Resolution {
+        let latest = copies.into_iter().max_by(|a, b| a.ballot.cmp(&b.ballot));
+        let known = self.highest.as_ref().map(|record| &record.ballot);
+        match latest {
+            Some(record) if known < Some(&record.ballot) => {
+                Resolution { highest: Some(record), chosen: false, behind: self.behind }
+            }
+            _ => self,
+        }
+    }
+}
+
 /// Resolves copies: the highest ballot is the state, whatever the versions say.
 pub fn resolve(copies: Vec<Copy>, need: usize) -> Resolution {
     let highest = copies.iter().filter_map(|copy| copy.record.as_ref());
@@ -218,6 +233,16 @@ mod tests {
         let copies = copies.map(|(owner, record)| Copy { owner, record: Some(record) }).collect();
         let resolution = resolve(copies, 2);
         assert_eq!((resolution.chosen, resolution.behind), (true, vec![1]));
+    }
+
+    #[test]
+    fn a_later_copy_of_a_former_owner_counts_and_is_not_chosen() {
+        let copies = || (0..2).map(|owner| Copy { owner, record: Some(record(1, "a", 1)) }).collect();
+        assert!(resolve(copies(), 2).or_later(vec![record(1, "a", 1)]).chosen);
+        let later = resolve(copies(), 2).or_later(vec![record(2, "b", 2)]);
+        assert_eq!((later.highest, later.chosen), (Some(record(2, "b", 2)), false));
+        let none = Resolution { highest: None, chosen: true, behind: vec![] };
+        assert!(!none.or_later(vec![record(1, "a", 1)]).chosen);
     }
 
     #[test]
