@@ -71,28 +71,30 @@ impl Driver {
     /// Runs until the shutdown, or until the member fails.
     pub(crate) async fn run(&mut self) -> Result<(), String> {
         let mut changes = self.node.changes();
+        let mut look = self.clock.now();
         loop {
-            self.observe().await;
+            let now = self.clock.now();
+            if now >= look {
+                self.observe().await;
+                look = now + if self.known.ready { TICK } else { TICK_STARTING };
+            }
             if let Some(why) = self.node.failure() {
                 return self.failed(why);
             }
-            let now = self.clock.now();
             self.expire(now);
-            let next = self.next_look(now);
+            let wake = self.next_due().map_or(look, |due| due.min(look));
             tokio::select! {
                 () = self.shutdown.wait() => return self.leave().await,
                 Some(event) = self.events.recv() => self.on_event(event).await,
-                () = changes.changed() => {}
+                () = changes.changed() => look = now,
                 Some(expired) = self.known.expiring.next() => self.on_expired(expired),
-                () = tokio::time::sleep_until(next.into()) => {}
+                () = tokio::time::sleep_until(wake.into()) => {}
             }
         }
     }
 
-    fn next_look(&self, now: Instant) -> Instant {
-        let tick = now + if self.known.ready { TICK } else { TICK_STARTING };
-        let due = self.known.expiry.next().filter(|_| self.known.expiring.len() < EXPIRING);
-        due.map_or(tick, |due| due.min(tick))
+    fn next_due(&self) -> Option<Instant> {
+        self.known.expiry.next().filter(|_| self.known.expiring.len() < EXPIRING)
     }
 
     async fn observe(&mut self) {

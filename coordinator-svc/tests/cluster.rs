@@ -1,4 +1,5 @@
 //! Three nodes in one process: one leader, one order, nothing answered is lost.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

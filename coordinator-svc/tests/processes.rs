@@ -1,4 +1,5 @@
 //! Three real processes, one of them killed at a time under load: nothing acknowledged is lost.
+#![allow(clippy::unwrap_used)]
 
 use coordinator_client::{Change, CoordinatorClient};
 use kit::{Directory, Instance, State, clock::SystemClock, net::TcpNet, rpc::Channels, test::eventually};

@@ -1,11 +1,11 @@
 //! One node alone: founded at once, keeps what it answered, hands out tasks.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
 use bytes::Bytes;
 use common::{Cluster, SECOND, SOON};
 use coordinator_client::{Change, Error, NewTask, TaskState, TaskWish};
-use futures::StreamExt;
 use prost::Message;
 use proto::subjects::Fact;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! The Raft library's own storage suite, and ours, on our store in memory and on disk.
+#![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
 use coordinator_svc::{

@@ -317,10 +317,13 @@ impl CoordinatorClient {
         if !repeatable(status) {
             return Err(Error::of(status));
         }
+        let now = Instant::now();
+        if Code::of(status) != Code::NotLeader {
+            self.route.silent(addr, now);
+            return Ok(false);
+        }
         let hint = detail(status, "leader_addr").filter(|hint| !hint.is_empty());
-        let hinted = hint.is_some();
-        self.route.moved(addr, hint);
-        Ok(hinted)
+        Ok(self.route.moved(addr, hint, now))
     }
 }
 

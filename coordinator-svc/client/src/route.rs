@@ -2,56 +2,83 @@
 
 use kit::directory::{Directory, State};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// The service's name in the directory.
 const SERVICE: &str = "coordinator";
+
+/// Hints to an address that did not answer are not followed for so long: the others name a dead
+/// or frozen leader until they have elected another one.
+const SHUN: Duration = Duration::from_secs(1);
 
 /// Remembers the leader; clones share what is known.
 #[derive(Clone)]
 pub(crate) struct Route {
     directory: Directory,
     local: Option<String>,
-    leader: Arc<Mutex<Option<String>>>,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    leader: Option<String>,
+    silent: Option<(String, Instant)>,
+}
+
+impl Known {
+    fn shuns(&self, addr: &str, now: Instant) -> bool {
+        self.silent.as_ref().is_some_and(|(silent, since)| silent == addr && now < *since + SHUN)
+    }
 }
 
 impl Route {
     pub(crate) fn new(directory: Directory, local: Option<String>) -> Route {
-        Route { directory, local, leader: Arc::default() }
+        Route { directory, local, known: Arc::default() }
     }
 
     /// The address for a try: the leader, then the local one, then the others in turn.
     pub(crate) fn target(&self, attempt: usize) -> Option<String> {
-        if let Some(leader) = self.leader.lock().clone() {
-            return Some(leader);
-        }
-        let known = self.known();
-        known.get(attempt % known.len().max(1)).cloned()
+        let leader = self.known.lock().leader.clone();
+        leader.or_else(|| self.any(attempt))
     }
 
     /// Any coordinator, the local one first.
     pub(crate) fn any(&self, attempt: usize) -> Option<String> {
-        let known = self.known();
-        known.get(attempt % known.len().max(1)).cloned()
+        let all = self.all();
+        all.get(attempt % all.len().max(1)).cloned()
     }
 
     /// `addr` answered as the leader.
     pub(crate) fn leads(&self, addr: &str) {
-        let mut leader = self.leader.lock();
-        if leader.as_deref() != Some(addr) {
-            *leader = Some(addr.to_owned());
+        let mut known = self.known.lock();
+        if known.leader.as_deref() != Some(addr) {
+            known.leader = Some(addr.to_owned());
+        }
+        known.silent = None;
+    }
+
+    /// `addr` does not lead (any more); perhaps it knows who does. Whether the hint is followed.
+    pub(crate) fn moved(&self, addr: &str, hint: Option<String>, now: Instant) -> bool {
+        let mut known = self.known.lock();
+        let hint = hint.filter(|hint| hint != addr && !known.shuns(hint, now));
+        let hinted = hint.is_some();
+        if hinted || known.leader.as_deref() == Some(addr) {
+            known.leader = hint;
+        }
+        hinted
+    }
+
+    /// `addr` did not answer.
+    pub(crate) fn silent(&self, addr: &str, now: Instant) {
+        let mut known = self.known.lock();
+        known.silent = Some((addr.to_owned(), now));
+        if known.leader.as_deref() == Some(addr) {
+            known.leader = None;
         }
     }
 
-    /// `addr` does not lead (any more); perhaps it knows who does.
-    pub(crate) fn moved(&self, addr: &str, hint: Option<String>) {
-        let mut leader = self.leader.lock();
-        if hint.is_some() || leader.as_deref() == Some(addr) {
-            *leader = hint.filter(|hint| hint != addr && !hint.is_empty());
-        }
-    }
-
-    fn known(&self) -> Vec<String> {
+    fn all(&self) -> Vec<String> {
         let mut instances = self.directory.of(SERVICE);
         instances.sort_by_key(|instance| match instance.state {
             State::Up => 0,
@@ -92,12 +119,24 @@ mod tests {
         let route = Route::new(Directory::fixed(all), Some("b".into()));
         let turn: Vec<_> = (0..3).filter_map(|attempt| route.target(attempt)).collect();
         assert_eq!(turn, ["b", "c", "a"]);
-        route.moved("b", Some("c".into()));
+        let now = Instant::now();
+        assert!(route.moved("b", Some("c".into()), now));
         assert_eq!(route.target(0).as_deref(), Some("c"));
-        route.moved("b", None);
+        assert!(!route.moved("b", None, now));
         assert_eq!(route.target(0).as_deref(), Some("c"));
-        route.moved("c", None);
+        assert!(!route.moved("c", None, now));
         assert_eq!(route.target(0).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn a_hint_to_a_silent_leader_is_not_followed_for_a_while() {
+        let route = Route::new(Directory::fixed(vec![instance("n2", "b", State::Up)]), None);
+        let now = Instant::now();
+        route.leads("a");
+        route.silent("a", now);
+        assert!(!route.moved("b", Some("a".into()), now));
+        assert_eq!(route.target(0).as_deref(), Some("b"));
+        assert!(route.moved("b", Some("a".into()), now + SHUN));
     }
 
     #[test]

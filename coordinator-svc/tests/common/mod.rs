@@ -21,10 +21,13 @@ pub const SECOND: Duration = Duration::from_secs(1);
 /// For what must happen, on a busy machine.
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// A live node's announcements, or what a dead one announced last.
+type Shown = (Option<Announce>, Vec<Instance>);
+
 /// Shows every node what all nodes announce.
 #[derive(Clone, Default)]
 pub struct Board {
-    nodes: Arc<Mutex<BTreeMap<String, (Option<Announce>, Vec<Instance>)>>>,
+    nodes: Arc<Mutex<BTreeMap<String, Shown>>>,
     writers: Arc<Mutex<Vec<DirectoryWriter>>>,
 }
 
