@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     core::{
-        quorum::{Copy, Resolution, resolve},
+        quorum::{Copy, Quorum, Resolution, agreed, resolve},
         record::{Record, Version},
     },
     error::Fault,
@@ -33,10 +33,31 @@ pub(crate) struct Found {
     pub(crate) lease: Duration,
 }
 
+/// A slow owner's word on a disagreement of the others is waited for this long; then it is settled
+/// without it, which costs two round trips.
+const TIE_PATIENCE: Duration = Duration::from_millis(50);
+
+#[derive(Default)]
 struct Copies {
     copies: Vec<Copy>,
-    /// The shortest lease that a quorum granted.
-    lease: Duration,
+    leases: Vec<Duration>,
+}
+
+impl Copies {
+    fn take(&mut self, owner: usize, answer: wire::ReadReplicaResponse) {
+        if answer.lease_ms > 0 {
+            self.leases.push(Duration::from_millis(answer.lease_ms));
+        }
+        self.copies.push(Copy { owner, record: stored(answer) });
+    }
+
+    /// The lease holds once as many owners granted it as meet every write quorum.
+    fn lease(&self, quorum: Quorum) -> Duration {
+        match self.leases.len() > quorum.owners - quorum.need {
+            true => self.leases.iter().min().copied().unwrap_or_default(),
+            false => Duration::ZERO,
+        }
+    }
 }
 
 impl Coordinator {
@@ -92,7 +113,8 @@ impl Coordinator {
     async fn quorum_read(&self, plan: &Plan, id: &SessionId, wanted: &Wanted) -> Result<Found, Fault> {
         let started = self.clock.now();
         let need = plan.quorum.need;
-        let Copies { copies, lease } = self.copies(plan, id, wanted, need).await;
+        let found = self.copies(plan, id, wanted, need).await;
+        let (lease, copies) = (found.lease(plan.quorum), found.copies);
         if copies.len() < need {
             return incomplete(copies, need);
         }
@@ -148,16 +170,22 @@ impl Coordinator {
         };
         let within = self.within(plan);
         let ask = |owner: Owner| self.peers.clone().read(owner, request.clone(), within);
-        let mut found = Copies { copies: Vec::new(), lease: wanted.lease };
+        let leased = !wanted.lease_holder.is_empty() && !wanted.lease.is_zero();
+        let settled =
+            |found: &Copies| agreed(&found.copies, need) && (!leased || !found.lease(plan.quorum).is_zero());
+        let mut found = Copies::default();
         for which in [seems_alive, seems_down] {
             let mut asked = Asked::begin(&plan.owners, which, ask);
-            while let Some((owner, answer)) = asked.next().await {
-                let Ok(answer) = answer else { continue };
-                found.lease = found.lease.min(Duration::from_millis(answer.lease_ms));
-                found.copies.push(Copy { owner, record: stored(answer) });
-                if found.copies.len() >= need {
-                    return found;
+            while !settled(&found) {
+                let patience = if found.copies.len() < need { within } else { TIE_PATIENCE };
+                let next = tokio::time::timeout(patience, asked.next()).await;
+                let Ok(Some((owner, answer))) = next else { break };
+                if let Ok(answer) = answer {
+                    found.take(owner, answer);
                 }
+            }
+            if found.copies.len() >= need {
+                break;
             }
         }
         found

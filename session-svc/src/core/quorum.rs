@@ -142,6 +142,13 @@ impl Resolution {
     }
 }
 
+/// Whether `need` copies hold the highest ballot among them all, or all of `need` hold nothing.
+pub fn agreed(copies: &[Copy], need: usize) -> bool {
+    let ballot = |copy: &Copy| copy.record.as_ref().map(|record| record.ballot.clone());
+    let highest = copies.iter().map(ballot).max().flatten();
+    copies.iter().filter(|copy| ballot(copy) == highest).count() >= need
+}
+
 /// Resolves copies: the highest ballot is the state, whatever the versions say.
 pub fn resolve(copies: Vec<Copy>, need: usize) -> Resolution {
     let highest = copies.iter().filter_map(|copy| copy.record.as_ref());
@@ -233,6 +240,16 @@ mod tests {
         let copies = copies.map(|(owner, record)| Copy { owner, record: Some(record) }).collect();
         let resolution = resolve(copies, 2);
         assert_eq!((resolution.chosen, resolution.behind), (true, vec![1]));
+    }
+
+    #[test]
+    fn copies_agree_when_a_quorum_holds_the_highest() {
+        let copy = |round| Copy { owner: 0, record: round.map(|round| record(1, "a", round)) };
+        assert!(agreed(&[copy(None), copy(None)], 2));
+        assert!(agreed(&[copy(None), copy(Some(1)), copy(Some(1))], 2));
+        assert!(!agreed(&[copy(None), copy(None), copy(Some(1))], 2));
+        assert!(!agreed(&[copy(Some(1)), copy(Some(2))], 2));
+        assert!(!agreed(&[copy(Some(1))], 2) && !agreed(&[], 1));
     }
 
     #[test]
