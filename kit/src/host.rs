@@ -7,6 +7,7 @@ use crate::{
     config::{ConfigError, NodeConfig},
     data_dir::{DataDirError, OpenDataDir},
     directory::{Announce, Directory, DirectoryWriter, Instance, State},
+    flags::{self, Flags, Gates},
     metrics::Metrics,
     net::{Listener, Net, TcpNet},
     readiness::{Condition, Readiness},
@@ -18,7 +19,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -73,6 +74,8 @@ pub struct Context {
     pub announce: Announce,
     /// Where admin routes are merged.
     pub admin: admin::Routes,
+    /// Feature flags; services define those they ask for.
+    pub flags: Flags,
 }
 
 impl Context {
@@ -85,7 +88,8 @@ impl Context {
         let bus = Arc::new(InProcBus::new());
         let generation = parts.clock.timestamp().0;
         let bound = Bound { grpc: nowhere, admin: nowhere };
-        Self::new(&config, &parts, bus, bound, None, generation, Directory::fixed(Vec::new()))
+        let flags = Flags::in_memory(Gates::default(), parts.clock.clone());
+        Self::new(&config, &parts, bus, bound, None, generation, Directory::fixed(Vec::new()), flags)
     }
 
     /// This node's instance of a service, as it is announced.
@@ -101,6 +105,7 @@ impl Context {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // Each is a part of its own.
     fn new(
         config: &NodeConfig,
         parts: &Parts,
@@ -109,6 +114,7 @@ impl Context {
         data: Option<PathBuf>,
         generation: u64,
         directory: Directory,
+        flags: Flags,
     ) -> Self {
         let shutdown = parts.shutdown.clone();
         let host = config.advertise.clone().unwrap_or_else(|| reachable(bound.grpc.ip()).to_string());
@@ -134,6 +140,7 @@ impl Context {
             directory,
             announce: Announce::new(),
             admin: admin::Routes::new(),
+            flags,
         }
     }
 }
@@ -260,11 +267,13 @@ impl Host {
         };
         let bound = Bound { grpc: grpc_addr, admin: admin_addr };
         let path = data.as_ref().map(|data| data.path().to_owned());
-        let context = Context::new(config, &parts, bus, bound, path, generation, directory);
+        let flags = open_flags(config, &parts, path.as_deref())?;
+        let context = Context::new(config, &parts, bus, bound, path, generation, directory, flags);
         for descriptors in &parts.descriptors {
             context.rpc.reflect(descriptors);
         }
         process_metrics(&context, &parts);
+        context.flags.register(&context.metrics);
         let extra = config.admin_hosts.iter().cloned().chain([config.name.clone()]);
         let hosts = admin::Hosts::new(config.admin, extra);
         let node = context.readiness.condition("node");
@@ -306,6 +315,9 @@ impl Host {
             let (context, stop) = (context.clone(), stop.clone());
             async move { serve_grpc(&context, grpc, stop).await }
         });
+        if context.flags.in_file() {
+            context.tasks.background("flags", context.flags.clone().watch());
+        }
         node.met();
         let (done, stopped) = watch::channel(None);
         let life = Life { context: context.clone(), node, drain, stop, servers: [grpc, admin], _data: data };
@@ -333,6 +345,15 @@ async fn listen(
     let listener: Arc<dyn Listener> = net.bind(addr).await.map_err(failed)?.into();
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
+}
+
+fn open_flags(config: &NodeConfig, parts: &Parts, data: Option<&Path>) -> Result<Flags, ConfigError> {
+    let (gates, clock) = (Gates::of_environment()?, parts.clock.clone());
+    let file = config.flags.clone().or_else(|| data.map(|data| data.join(flags::FILE)));
+    Ok(match file {
+        Some(file) => Flags::open(file, data, gates, clock),
+        None => Flags::in_memory(gates, clock),
+    })
 }
 
 async fn make_bus(config: &NodeConfig, parts: &Parts) -> Result<Arc<dyn Bus>, BusError> {

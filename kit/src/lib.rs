@@ -12,6 +12,7 @@
 //! | [`directory`] | who answers where ([`Directory`]), and "I am here" ([`Announce`]) |
 //! | [`supervise`], [`shutdown`], [`readiness`] | the life of tasks and of the node |
 //! | [`metrics`], [`telemetry`], [`admin`] | what an operator sees |
+//! | [`flags`] | feature flags: file, kill switches, percentages, audit |
 //! | [`backoff`], [`data_dir`] | small parts |
 //! | [`mod@test`] | `eventually`, seeds, external tools, a network in memory |
 //!
@@ -66,6 +67,7 @@ pub mod clock;
 pub mod config;
 pub mod data_dir;
 pub mod directory;
+pub mod flags;
 pub mod host;
 mod mem_net;
 pub mod metrics;
@@ -82,6 +84,7 @@ pub mod test;
 pub use clock::{Clock, Timestamp};
 pub use config::NodeConfig;
 pub use directory::{Announce, Directory, Instance, State};
+pub use flags::Flags;
 pub use host::{Context, Host, Running};
 pub use metrics::Metrics;
 pub use readiness::Readiness;

@@ -40,6 +40,9 @@ pub struct NodeConfig {
     pub join: Vec<String>,
     /// Timings by name: "default", "seed" or "wan".
     pub profile: String,
+    /// Feature flags; unset means `flags.json` in the data directory, or in memory only when
+    /// there is none. Several nodes of a machine may share one file.
+    pub flags: Option<PathBuf>,
     /// How long the drain may take.
     #[serde(with = "duration")]
     pub drain: Duration,
@@ -63,6 +66,7 @@ impl Default for NodeConfig {
             gossip_endpoints: Vec::new(),
             join: Vec::new(),
             profile: "default".into(),
+            flags: None,
             drain: Duration::from_secs(10),
             log: LogConfig::default(),
         }
