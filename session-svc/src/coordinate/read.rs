@@ -171,8 +171,12 @@ impl Coordinator {
         let within = self.within(plan);
         let ask = |owner: Owner| self.peers.clone().read(owner, request.clone(), within);
         let leased = !wanted.lease_holder.is_empty() && !wanted.lease.is_zero();
-        let settled =
-            |found: &Copies| agreed(&found.copies, need) && (!leased || !found.lease(plan.quorum).is_zero());
+        let now = self.now_ms();
+        let settled = |found: &Copies| {
+            // What has ended gives no lease.
+            let wanting = leased && found.copies.iter().any(|copy| copy.live(now));
+            agreed(&found.copies, need) && (!wanting || !found.lease(plan.quorum).is_zero())
+        };
         let mut found = Copies::default();
         for which in [seems_alive, seems_down] {
             let mut asked = Asked::begin(&plan.owners, which, ask);

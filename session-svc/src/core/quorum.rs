@@ -116,6 +116,13 @@ pub struct Copy {
     pub record: Option<Record>,
 }
 
+impl Copy {
+    /// Whether it holds a session that clients may see.
+    pub fn live(&self, now_ms: u64) -> bool {
+        self.record.as_ref().is_some_and(|record| record.live(now_ms))
+    }
+}
+
 /// What a set of copies says.
 #[derive(Debug, Clone)]
 pub struct Resolution {
@@ -244,7 +251,7 @@ mod tests {
 
     #[test]
     fn copies_agree_when_a_quorum_holds_the_highest() {
-        let copy = |round| Copy { owner: 0, record: round.map(|round| record(1, "a", round)) };
+        let copy = |round: Option<u64>| Copy { owner: 0, record: round.map(|round| record(1, "a", round)) };
         assert!(agreed(&[copy(None), copy(None)], 2));
         assert!(agreed(&[copy(None), copy(Some(1)), copy(Some(1))], 2));
         assert!(!agreed(&[copy(None), copy(None), copy(Some(1))], 2));
