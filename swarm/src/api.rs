@@ -22,8 +22,6 @@ pub struct Endpoints {
     /// host:port of gossip (UDP), when it runs here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gossip: Option<String>,
-    /// Process id.
-    pub pid: u32,
 }
 
 /// `GET /api/v1/status`.
@@ -45,6 +43,8 @@ pub struct Status {
     pub failure_tolerance: Tolerance,
     /// The coordinator as this node sees it.
     pub raft: Option<Raft>,
+    /// The ring of session owners, as this node sees it.
+    pub ring: Option<Ring>,
     /// Every known node.
     pub nodes: Vec<Member>,
     /// Every registered backend.
@@ -81,6 +81,19 @@ pub struct Raft {
     pub applied_index: u64,
     /// Names of the voters.
     pub voters: Vec<String>,
+}
+
+/// How sessions are spread.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ring {
+    /// Instances on it.
+    pub members: usize,
+    /// Points on it.
+    pub vnodes: usize,
+    /// The heaviest instance against the mean.
+    pub max_to_mean: f64,
+    /// Name of the heaviest instance.
+    pub heaviest: String,
 }
 
 /// `GET /api/v1/members`.
@@ -121,7 +134,7 @@ pub struct Member {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Registry {
     /// Registered backends in name order.
-    pub backends: Vec<Backend>,
+    pub registrations: Vec<Backend>,
 }
 
 /// One registered backend.
@@ -323,4 +336,11 @@ pub struct ApiErrorBody {
     pub code: String,
     /// In words.
     pub message: String,
+}
+
+/// `DELETE /api/v1/registry/{name}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Removed {
+    /// Name that is free now.
+    pub removed: String,
 }

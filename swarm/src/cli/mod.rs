@@ -2,7 +2,7 @@
 
 mod node_args;
 
-pub use node_args::{NodeArgs};
+pub use node_args::NodeArgs;
 
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -204,6 +204,9 @@ pub struct HealthArgs {
     /// Configuration file of the node
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Only ask whether something listens there
+    #[arg(long, value_name = "ADDR", conflicts_with_all = ["endpoint", "data", "name", "config"])]
+    pub tcp: Option<SocketAddr>,
 }
 
 /// `swarm stdio`
@@ -283,7 +286,10 @@ mod tests {
         let list = list.expect("lists").command;
         assert!(matches!(
             list,
-            Command::Registry { command: Some(RegistryCommand::List(OperatorArgs { output: Format::Json, .. })), .. }
+            Command::Registry {
+                command: Some(RegistryCommand::List(OperatorArgs { output: Format::Json, .. })),
+                ..
+            }
         ));
     }
 
@@ -293,8 +299,7 @@ mod tests {
             --mcp-tcp 127.0.0.1:0 --admin 127.0.0.1:0 --grpc 127.0.0.1:0 --gossip 127.0.0.1:0 \
             --join 127.0.0.1:1,127.0.0.1:2 --expect 3 --nats nats://127.0.0.1:4222 \
             --import .mcp.json --profile wan";
-        let Command::Up(up) = Cli::try_parse_from(line.split_whitespace()).expect("parses").command
-        else {
+        let Command::Up(up) = Cli::try_parse_from(line.split_whitespace()).expect("parses").command else {
             panic!("not up");
         };
         assert_eq!(up.process.join, ["127.0.0.1:1", "127.0.0.1:2"]);
@@ -304,9 +309,6 @@ mod tests {
     #[test]
     fn demo_is_also_controlled_by_subcommands() {
         let kill = Cli::try_parse_from(["swarm", "demo", "kill", "n3"]).expect("parses").command;
-        assert!(matches!(
-            kill,
-            Command::Demo(DemoArgs { command: Some(DemoCommand::Kill { .. }), .. })
-        ));
+        assert!(matches!(kill, Command::Demo(DemoArgs { command: Some(DemoCommand::Kill { .. }), .. })));
     }
 }

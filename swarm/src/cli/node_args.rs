@@ -5,8 +5,8 @@ use kit::run::ServiceArgs;
 use serde_json::{Value, json};
 use std::{net::SocketAddr, path::PathBuf};
 
-/// Options of a node. The same values may come from the environment (`SWARM__EDGE__LISTEN`) and
-/// from the file (`[edge] listen`).
+/// Options of a node. The same values may come from the environment (`SWARM__EDGE__MCP`) and
+/// from the file (`[edge] mcp`).
 #[derive(Debug, Clone, Default, Args)]
 pub struct NodeArgs {
     /// What every process of ours takes.
@@ -35,7 +35,7 @@ impl NodeArgs {
         let mut flags = self.process.flags();
         if let Some(sections) = flags.as_object_mut() {
             sections.insert("gossip".into(), json!({ "listen": self.gossip }));
-            sections.insert("edge".into(), json!({ "listen": self.mcp }));
+            sections.insert("edge".into(), json!({ "mcp": self.mcp }));
         }
         flags
     }

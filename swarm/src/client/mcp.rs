@@ -88,8 +88,7 @@ impl McpClient {
             "clientInfo": { "name": "swarm", "version": env!("CARGO_PKG_VERSION") },
         });
         let (reply, id) = self.post("initialize", params).await?;
-        self.session =
-            reply.headers.get(SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
+        self.session = reply.headers.get(SESSION).and_then(|id| id.to_str().ok()).map(str::to_owned);
         let result = self.result_of(reply, id).await?;
         if let Some(version) = result.get("protocolVersion").and_then(Value::as_str) {
             self.version = version.to_owned();
@@ -161,12 +160,7 @@ impl McpClient {
         Ok((expect_success(reply).await?, id))
     }
 
-    async fn send(
-        &mut self,
-        method: Method,
-        headers: HeaderMap,
-        body: Bytes,
-    ) -> Result<Reply, McpError> {
+    async fn send(&mut self, method: Method, headers: HeaderMap, body: Bytes) -> Result<Reply, McpError> {
         let reply = self.http.send(method, &self.url, headers, body, self.deadline).await?;
         self.last_local = reply.local;
         Ok(reply)
@@ -194,9 +188,7 @@ impl McpClient {
                     continue;
                 }
                 let message = parse(event.data.as_bytes())?;
-                if message.get("id").and_then(Value::as_u64) == Some(id)
-                    && message.get("method").is_none()
-                {
+                if message.get("id").and_then(Value::as_u64) == Some(id) && message.get("method").is_none() {
                     return result(message);
                 }
             }
@@ -275,9 +267,7 @@ impl EventStream {
             let Some(source) = &mut self.source else { return Ok(None) };
             let Some(chunk) = source.chunk().await? else { return Ok(None) };
             let events = self.parser.feed(&chunk);
-            self.ready.extend(
-                events.ok_or_else(|| McpError::Protocol("an event is too long".to_owned()))?,
-            );
+            self.ready.extend(events.ok_or_else(|| McpError::Protocol("an event is too long".to_owned()))?);
         }
     }
 }

@@ -90,8 +90,7 @@ mod tests {
         let text = b": hello\r\nid: s.1\r\nretry: 500\r\ndata:\r\n\r\nid: s.2\nevent: message\ndata: {\"a\":\ndata: 1}\n\n";
         let whole = Parser::default().feed(text).expect("short");
         let mut parser = Parser::default();
-        let cut: Vec<Event> =
-            text.iter().flat_map(|byte| parser.feed(&[*byte]).expect("short")).collect();
+        let cut: Vec<Event> = text.iter().flat_map(|byte| parser.feed(&[*byte]).expect("short")).collect();
         assert_eq!(whole, cut);
         assert_eq!(whole[0].id.as_deref(), Some("s.1"));
         assert_eq!(whole[0].retry, Some(Duration::from_millis(500)));

@@ -14,8 +14,7 @@ const MAX_CONNECTIONS: usize = 4096;
 /// Remembered connections, for [`Balancer::node_of`].
 const MAX_ROUTES: usize = 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-const NO_NODE: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const NO_NODE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// The balancer; clones are handles on the same one.
 #[derive(Clone, Default)]

@@ -7,6 +7,7 @@
 mod expand;
 mod jsonc;
 
+use crate::api::{ImportServer, ImportTarget};
 use proto::registry::{BackendSpec, HttpTransport, StdioTransport, backend_spec::Transport};
 use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
@@ -37,6 +38,32 @@ pub struct Entry {
     pub name: String,
     /// How it is reached.
     pub spec: BackendSpec,
+}
+
+impl From<ImportServer> for Entry {
+    fn from(server: ImportServer) -> Entry {
+        let transport = match server.target {
+            ImportTarget::Stdio { command, args, env, cwd } => {
+                Transport::Stdio(StdioTransport { command, args, env, cwd })
+            }
+            ImportTarget::Http { url, headers } => Transport::Http(HttpTransport { url, headers }),
+        };
+        let spec = BackendSpec { transport: Some(transport), ..BackendSpec::default() };
+        Entry { name: server.name, spec }
+    }
+}
+
+impl From<Entry> for ImportServer {
+    fn from(entry: Entry) -> ImportServer {
+        let target = match entry.spec.transport {
+            Some(Transport::Stdio(StdioTransport { command, args, env, cwd })) => {
+                ImportTarget::Stdio { command, args, env, cwd }
+            }
+            Some(Transport::Http(HttpTransport { url, headers })) => ImportTarget::Http { url, headers },
+            None => ImportTarget::Http { url: String::new(), headers: BTreeMap::new() },
+        };
+        ImportServer { name: entry.name, target }
+    }
 }
 
 /// One entry that cannot be served.
@@ -150,7 +177,7 @@ fn sort_out(servers: Vec<(String, Value)>, origin: &Origin<'_>) -> Import {
 }
 
 fn backend(name: &str, value: Value, origin: &Origin<'_>) -> Result<BackendSpec, String> {
-    check_name(name)?;
+    proto::ids::check_name(name).map_err(|error| error.to_string())?;
     let Value::Object(fields) = value else {
         return Err("the entry is not an object".to_owned());
     };
@@ -170,15 +197,6 @@ fn backend(name: &str, value: Value, origin: &Origin<'_>) -> Result<BackendSpec,
     Ok(BackendSpec { transport: Some(transport), ..BackendSpec::default() })
 }
 
-/// The registry's rule for names.
-fn check_name(name: &str) -> Result<(), String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if (1..=128).contains(&name.len()) && name.chars().all(allowed) {
-        return Ok(());
-    }
-    Err("a name is 1 to 128 characters of A-Z a-z 0-9 _ - .".to_owned())
-}
-
 struct Fields<'a> {
     fields: &'a serde_json::Map<String, Value>,
     origin: &'a Origin<'a>,
@@ -191,8 +209,7 @@ impl Fields<'_> {
 
     /// The first of `keys` that is there, expanded.
     fn text(&self, keys: &[&str]) -> Result<Option<String>, String> {
-        let Some((key, value)) = keys.iter().find_map(|key| Some((key, self.fields.get(*key)?)))
-        else {
+        let Some((key, value)) = keys.iter().find_map(|key| Some((key, self.fields.get(*key)?))) else {
             return Ok(None);
         };
         let text = value.as_str().ok_or_else(|| format!("`{key}` is not a string"))?;

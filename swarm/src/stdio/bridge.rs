@@ -303,22 +303,12 @@ impl Bridge {
     }
 
     /// Sends, trying again only where surely nothing was sent.
-    async fn send(
-        &self,
-        method: Method,
-        headers: HeaderMap,
-        body: Bytes,
-    ) -> Result<Reply, HttpError> {
+    async fn send(&self, method: Method, headers: HeaderMap, body: Bytes) -> Result<Reply, HttpError> {
         let shared = &self.shared;
         let give_up = shared.clock.now() + RECONNECT_FOR;
         loop {
-            let sending = shared.http.send(
-                method.clone(),
-                &shared.url,
-                headers.clone(),
-                body.clone(),
-                ANSWER_DEADLINE,
-            );
+            let sending =
+                shared.http.send(method.clone(), &shared.url, headers.clone(), body.clone(), ANSWER_DEADLINE);
             match sending.await {
                 Err(error @ HttpError::Connect { .. }) if shared.clock.now() >= give_up => {
                     return Err(error);
@@ -386,6 +376,5 @@ impl Stream {
 }
 
 fn is_answer(data: &str, id: &str) -> bool {
-    Message::parse(data)
-        .is_ok_and(|message| message.method.is_none() && message.id.as_deref() == Some(id))
+    Message::parse(data).is_ok_and(|message| message.method.is_none() && message.id.as_deref() == Some(id))
 }

@@ -87,11 +87,8 @@ impl Message {
     /// The headers of the modern era, which mirror the body.
     pub(super) fn modern_headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        let mirrored = [
-            ("mcp-protocol-version", &self.modern),
-            ("mcp-method", &self.method),
-            ("mcp-name", &self.name),
-        ];
+        let mirrored =
+            [("mcp-protocol-version", &self.modern), ("mcp-method", &self.method), ("mcp-name", &self.name)];
         for (name, value) in mirrored {
             if let Some(value) = value.as_deref().and_then(header_value) {
                 headers.insert(HeaderName::from_static(name), value);
