@@ -1,7 +1,7 @@
 //! Replacing a few values in a body without parsing it again.
 
 use super::jsonrpc::{Envelope, Field, Span};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 /// Replace the bytes of `span` by `with`; an empty span inserts.
@@ -25,18 +25,19 @@ impl Edit {
     /// Inserts `"key":value` as the first member of the object at `object`. `None` when there
     /// is no object there.
     pub fn insert(body: &[u8], object: Span, key: &str, value: &[u8]) -> Option<Self> {
+        Edit::insert_all(body, object, &[(key, value)])
+    }
+
+    /// Inserts several members at the front of the object at `object`.
+    pub fn insert_all(body: &[u8], object: Span, members: &[(&str, &[u8])]) -> Option<Self> {
         let inner = object.of(body).strip_prefix(b"{")?;
+        let mut joined = join(members);
         let empty = inner.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'}');
-        let mut with = BytesMut::with_capacity(key.len() + value.len() + 4);
-        with.put_u8(b'"');
-        with.put_slice(key.as_bytes());
-        with.put_slice(b"\":");
-        with.put_slice(value);
-        if !empty {
-            with.put_u8(b',');
+        if !empty && !joined.is_empty() {
+            joined.push(b',');
         }
         let at = object.start + 1;
-        Some(Edit { span: Span { start: at, end: at }, with: with.freeze() })
+        Some(Edit { span: Span { start: at, end: at }, with: joined.into() })
     }
 
     /// Sets a member of `params._meta`, making `_meta` and `params` where they are missing.
@@ -54,7 +55,7 @@ impl Edit {
         let joined = join(members);
         let wrap = |before: &[u8], after: &[u8]| [before, &joined, after].concat();
         if envelope.has(Field::Meta) {
-            return insert_joined(body, envelope.span(Field::Meta), joined);
+            return Edit::insert_all(body, envelope.span(Field::Meta), members);
         }
         if envelope.is_object(body, Field::Params) {
             return Edit::insert(body, envelope.span(Field::Params), "_meta", &wrap(b"{", b"}"));
@@ -79,15 +80,6 @@ fn join(members: &[(&str, &[u8])]) -> Vec<u8> {
         joined.extend_from_slice(value);
     }
     joined
-}
-
-fn insert_joined(body: &[u8], object: Span, mut joined: Vec<u8>) -> Option<Edit> {
-    let inner = object.of(body).strip_prefix(b"{")?;
-    if inner.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'}') {
-        joined.push(b',');
-    }
-    let at = object.start + 1;
-    Some(Edit { span: Span { start: at, end: at }, with: joined.into() })
 }
 
 /// The body with the edits applied; the body itself when there are none. An edit outside the
