@@ -58,11 +58,11 @@ async fn play(
     balancer: &Balancer,
     token: &str,
 ) -> Result<(), CliError> {
-    steps::run(front, cluster, balancer).await?;
+    let killed = steps::run(front, cluster, balancer).await?;
     if args.once {
         return Ok(());
     }
-    to_stdout(&front.invitation(token, cluster));
+    to_stdout(&front.invitation(token, cluster, &killed));
     std::future::pending().await
 }
 
@@ -82,13 +82,14 @@ impl Front {
         format!("http://{}", self.admin)
     }
 
-    fn invitation(&self, token: &str, cluster: &Cluster) -> String {
+    fn invitation(&self, token: &str, cluster: &Cluster, killed: &str) -> String {
+        let next = if killed == "n3" { "n2" } else { "n3" };
         let (mcp, admin) = (self.mcp_url(), self.admin_url());
         let try_call = cluster.servers().call_line();
         format!(
             "  MCP       {mcp}        Console   {admin}/?token={token}   (temporary, nothing is saved)\n  \
              Try       {try_call}\n            \
-             swarm demo kill n3        # swarm demo start n2\n            \
+             swarm demo kill {next}        # swarm demo start {killed}\n            \
              claude mcp add --transport http swarm {mcp}"
         )
     }

@@ -24,8 +24,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A backend that is registered and taken away, so that the session's stream has events.
 const PASSING: &str = "passing";
 
-/// Does all steps, printing each; an error names the step that failed.
-pub(super) async fn run(front: Front, cluster: &Cluster, balancer: &Balancer) -> Result<(), CliError> {
+/// Does all steps, printing each, and answers the node that was killed; an error names the step
+/// that failed.
+pub(super) async fn run(front: Front, cluster: &Cluster, balancer: &Balancer) -> Result<String, CliError> {
     let client = McpClient::new(Http::unpooled(), front.mcp_url(), REQUEST);
     let mut show = Show { cluster, balancer, client, clock: SystemClock };
     show.start().await.map_err(|reason| failed("start", reason))?;
@@ -34,8 +35,10 @@ pub(super) async fn run(front: Front, cluster: &Cluster, balancer: &Balancer) ->
     let call = show.pick_call(&tools).map_err(|reason| failed("3 (tools/call)", reason))?;
     show.call(&call).await.map_err(|reason| failed("3 (tools/call)", reason))?;
     let (held, stream) = show.hold_and_kill().await.map_err(|reason| failed("4 (kill)", reason))?;
+    let node = held.node.clone();
     show.call_again(&call, held).await.map_err(|reason| failed("5 (tools/call)", reason))?;
-    show.resume(stream).await.map_err(|reason| failed("6 (stream)", reason))
+    show.resume(stream).await.map_err(|reason| failed("6 (stream)", reason))?;
+    Ok(node)
 }
 
 fn failed(step: &str, reason: String) -> CliError {
@@ -190,7 +193,7 @@ impl Show<'_> {
         self.cluster.kill(&node).await.map_err(|error| error.message)?;
         let at = self.clock.now();
         line(4, &format!("killed {node}, which held the session and the stream"), "", None);
-        Ok((Killed { at }, read))
+        Ok((Killed { node, at }, read))
     }
 
     /// Each change of the catalog is an event of the session's stream.
@@ -263,6 +266,7 @@ impl Show<'_> {
 }
 
 struct Killed {
+    node: String,
     at: Instant,
 }
 

@@ -1,5 +1,5 @@
 //! Real `swarm` processes on free ports.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use serde_json::Value;
 use std::{
