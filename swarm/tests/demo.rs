@@ -57,34 +57,59 @@ fn a_taken_port_is_named() {
     assert!(stderr(&output).contains("--mcp"), "{}", stderr(&output));
 }
 
-/// A demo that stays up, its console's URL.
-fn start(folder: &Path) -> (Child, String) {
-    let mut child = swarm()
-        .args(["demo", "--mcp", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-        .env("TMPDIR", folder)
-        .env("PATH", "/nonexistent")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("starts");
-    let stdout = BufReader::new(child.stdout.take().expect("stdout"));
-    let mut seen = String::new();
-    for line in stdout.lines().map_while(Result::ok) {
-        seen.push_str(&line);
-        seen.push('\n');
-        if line.trim_start().starts_with("claude mcp add") {
-            let at = seen.find("Console   ").expect("a console") + "Console   ".len();
-            let url: String = seen[at..].chars().take_while(|c| !c.is_whitespace()).collect();
-            return (child, url);
-        }
+/// A demo that stays up; killed when dropped.
+struct Demo {
+    child: Child,
+    console: String,
+}
+
+impl Demo {
+    fn start(folder: &Path) -> Demo {
+        let child = swarm()
+            .args(["demo", "--mcp", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .env("TMPDIR", folder)
+            .env("PATH", "/nonexistent")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let mut demo = Demo { child, console: String::new() };
+        demo.console = demo.invitation();
+        demo
     }
-    panic!("the demo ended: {seen}");
+
+    /// Reads to the last line of the invitation and answers the console's URL.
+    fn invitation(&mut self) -> String {
+        let stdout = BufReader::new(self.child.stdout.take().expect("stdout"));
+        let mut seen = String::new();
+        for line in stdout.lines().map_while(Result::ok) {
+            seen.push_str(&line);
+            seen.push('\n');
+            if line.trim_start().starts_with("claude mcp add") {
+                let (_, console) = seen.split_once("Console   ").expect("a console");
+                return console.chars().take_while(|c| !c.is_whitespace()).collect();
+            }
+        }
+        panic!("the demo ended: {seen}");
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 #[test]
 fn it_is_controlled_and_its_nodes_die_with_it_however_it_ends() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (mut demo, console) = start(folder.path());
+    let mut demo = Demo::start(folder.path());
+    let console = demo.console.clone();
     let control = |verb: &str, node: &str| {
         let mut command = swarm();
         command.args(["demo", verb, node]).env("TMPDIR", folder.path());
@@ -112,8 +137,7 @@ fn it_is_controlled_and_its_nodes_die_with_it_however_it_ends() {
     let called = swarm().args(call).output().expect("runs");
     assert_eq!(stdout(&called), "through the balancer\n", "{}", stderr(&called));
 
-    demo.kill().expect("killed");
-    demo.wait().expect("reaped");
+    demo.kill();
     let path = folder.path().to_string_lossy().into_owned();
     eventually("no node is left", || processes_with(&path).is_empty().then_some(()));
 }

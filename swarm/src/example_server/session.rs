@@ -54,6 +54,10 @@ impl Session {
         self.running.lock().remove(&id.to_string());
     }
 
+    pub(super) fn running(&self) -> usize {
+        self.running.lock().len()
+    }
+
     pub(super) fn cancel(&self, id: &Value) {
         if let Some(token) = self.running.lock().get(&id.to_string()) {
             token.cancel();

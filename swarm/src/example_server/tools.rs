@@ -31,6 +31,7 @@ const ROWS: &[Row] = &[
     ("fail", "Fails as a tool does", &[("reason", "string")], &[], true, true),
     ("big", "Answers with so many bytes", &[("bytes", "integer")], &["bytes"], true, true),
     ("pid", "Tells its process id", &[], &[], true, true),
+    ("running", "Tells how many requests of this session it works on", &[], &[], true, true),
     ("env", "Tells one of its environment variables", &[("name", "string")], &["name"], true, true),
     ("log", "Sends a log message", &[("message", "string"), ("level", "string")], &["message"], true, false),
     (
@@ -106,6 +107,7 @@ pub(super) async fn call(
         "fail" => Ok(failed(&format!("failed: {}", text("reason")))),
         "big" => Ok(said(&"x".repeat(usize::try_from(bounded(arguments, "bytes", MAX_BYTES)).unwrap_or(0)))),
         "pid" => Ok(said(&std::process::id().to_string())),
+        "running" => Ok(said(&peer.session.running().to_string())),
         "env" => Ok(said(&std::env::var(text("name")).unwrap_or_default())),
         "log" => Ok(log(peer, &text("level"), &text("message")).await),
         "emit" => Ok(emit(arguments, after)),
