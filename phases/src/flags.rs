@@ -45,15 +45,28 @@ pub struct Requirement {
     pub variant: &'static str,
 }
 
-/// What this build does with a flag. No flag switches anything yet: a part is either always on, the
-/// way its last phase wants it, or not there.
+/// What this build does with a flag. Whoever gives a flag its effect makes it [`Today::Live`] here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", content = "variant")]
 pub enum Today {
-    /// Runs as if set to this, for everybody.
+    /// The flag decides; unset, it is this.
+    Live(&'static str),
+    /// Runs as if set to this, for everybody, and cannot be set.
     Fixed(&'static str),
-    /// Not built yet: the same as its safe variant.
+    /// Not built yet: the same as its safe variant, and cannot be set.
     Absent,
+}
+
+/// A flag without types of this crate: key, variants, default, requirements; then for whom
+/// (`cluster`, `tenant`, `percent` or `kill`), stage, description.
+pub type Plain = (
+    (&'static str, &'static [&'static str], &'static str, Vec<(&'static str, &'static str)>),
+    (&'static str, &'static str, &'static str),
+);
+
+/// Every flag in its plain shape, for `ctx.flags.define(phases::plain())`.
+pub fn plain() -> impl Iterator<Item = Plain> {
+    FLAGS.iter().map(FlagDef::plain)
 }
 
 const SHADOWED: &[&str] = &["off", "shadow", "on"];
@@ -196,12 +209,33 @@ impl FlagDef {
         self.variants.first().copied().unwrap_or("off")
     }
 
-    /// What this build runs.
+    /// What this build runs when nobody sets the flag.
     pub fn runs(&self) -> &'static str {
         match self.today {
-            Today::Fixed(variant) => variant,
+            Today::Live(variant) | Today::Fixed(variant) => variant,
             Today::Absent => self.safe(),
         }
+    }
+
+    /// `live`, `fixed` or `absent`.
+    pub fn stage(&self) -> &'static str {
+        match self.today {
+            Today::Live(_) => "live",
+            Today::Fixed(_) => "fixed",
+            Today::Absent => "absent",
+        }
+    }
+
+    /// The flag in the plain shape that an evaluator takes (`kit::flags::Plain`).
+    pub fn plain(&self) -> Plain {
+        let requires = self.requires.iter().map(|needed| (needed.key, needed.variant)).collect();
+        let scope = match self.scope {
+            Scope::Cluster if self.key.starts_with("kill.") => "kill",
+            Scope::Cluster => "cluster",
+            Scope::Percent(_) => "percent",
+            Scope::Tenant | Scope::Queue => "tenant",
+        };
+        ((self.key, self.variants, self.runs(), requires), (scope, self.stage(), self.description))
     }
 
     /// The requirements as OFREP metadata wants them: one string, `a=on,b=on`.
@@ -251,6 +285,17 @@ mod tests {
         assert_eq!(flag("kill.backend.time").map(|flag| flag.key), Some("kill.backend.*"));
         assert_eq!(flag("kill.backend."), None);
         assert_eq!(flag("kill.everything"), None);
+    }
+
+    #[test]
+    fn the_readme_tells_the_stage_of_every_flag() {
+        let readme = include_str!("../README.md");
+        for flag in FLAGS {
+            let row = format!("| `{}`", flag.stage());
+            let row = readme.lines().find(|line| line.starts_with(&row)).expect("a row for every stage");
+            let family = if flag.key.starts_with("kill.") { "kill.*" } else { flag.key };
+            assert!(row.contains(&format!("`{family}`")), "README.md: {} is {}", flag.key, flag.stage());
+        }
     }
 
     #[test]

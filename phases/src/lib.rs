@@ -14,8 +14,8 @@ mod flags;
 mod presets;
 mod rules;
 
-pub use flags::{FLAGS, FlagDef, Requirement, Scope, Today, flag};
-pub use presets::preset;
+pub use flags::{FLAGS, FlagDef, Plain, Requirement, Scope, Today, flag, plain};
+pub use presets::{FILES, preset};
 pub use rules::{Flags, Violation};
 
 use serde::Serialize;

@@ -11,6 +11,10 @@ const ADDED: &[(Phase, &[(&str, &str)])] = &[
     (Phase::Orchestration, &[("orchestration.adaptive", "on"), ("orchestration.claude-flow-tools", "on")]),
 ];
 
+/// The preset files that are written so far: what a phase switches, in which steps, and what must
+/// hold. Beside each lies its run-book.
+pub const FILES: &[(Phase, &str)] = &[(Phase::Sharding, include_str!("../1-sharding.toml"))];
+
 /// The flags of a finished phase: its own and those of the phases before it.
 pub fn preset(phase: Phase) -> Flags {
     let mut flags = Flags::safe();
@@ -39,6 +43,37 @@ mod tests {
                 assert_eq!(flags.get(key), variant, "{phase} takes {key} back");
             }
             before = flags;
+        }
+    }
+
+    #[test]
+    fn a_preset_file_says_what_the_preset_does_and_only_goes_up() {
+        for (phase, text) in FILES {
+            let file: toml::Table = text.parse().expect("toml");
+            assert_eq!(file["phase"].as_integer(), Some(phase.number().into()));
+            let flags: Vec<_> = file["flags"].as_table().expect("flags").iter().collect();
+            let wanted = preset(*phase);
+            let wanted: Vec<_> = wanted.settings().collect();
+            let flags: Vec<_> =
+                flags.iter().map(|(key, value)| (key.as_str(), value.as_str().unwrap_or(""))).collect();
+            assert_eq!(flags, wanted);
+            for step in file["steps"].as_array().expect("steps") {
+                let flag = crate::flag(step["flag"].as_str().expect("flag")).expect("known");
+                let to = step["to"].as_str().expect("to");
+                assert!(flag.variants.contains(&to), "{}: {to}", flag.key);
+                let percents = step.get("percent").and_then(|list| list.as_array());
+                let percents: Vec<_> =
+                    percents.into_iter().flatten().filter_map(toml::Value::as_integer).collect();
+                assert!(percents.is_sorted() && percents.last().is_none_or(|last| *last == 100));
+                assert!(
+                    percents.is_empty() || matches!(flag.scope, crate::Scope::Percent(_)),
+                    "{}",
+                    flag.key
+                );
+            }
+            let back: Vec<_> =
+                file["back"].as_array().expect("back").iter().filter_map(toml::Value::as_str).collect();
+            assert!(back.iter().all(|key| crate::flag(key).is_some()), "{back:?}");
         }
     }
 
