@@ -16,8 +16,8 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use transport_edge::{
     backend::{
-        Backend, BackendError, Backends, BackendsConfig, CallMeta, Core, Exchange, FromBackend, Peer, Unsolicited,
-        Upstream,
+        Backend, BackendError, Backends, BackendsConfig, CallMeta, Core, Exchange, FromBackend, Peer,
+        Unsolicited, Upstream,
     },
     core::{
         catalog::List,
@@ -180,7 +180,8 @@ async fn a_stdio_backend_is_learnt_and_each_session_has_its_own_process() -> Res
     let (one, _one) = peer(Some("one"));
     let (two, _two) = peer(Some("two"));
     let (shared, _shared) = peer(None);
-    let (one, two, shared) = (backend.open(one).await?, backend.open(two).await?, backend.open(shared).await?);
+    let (one, two, shared) =
+        (backend.open(one).await?, backend.open(two).await?, backend.open(shared).await?);
     assert_eq!(call(&one, "echo", json!({"text": "hällo\n\u{1f600}"})).await?, "hällo\n\u{1f600}");
     let mut pids = vec![
         call(&one, "pid", json!({})).await?,
@@ -332,15 +333,18 @@ async fn what_cannot_be_started_says_why_and_others_are_not_disturbed() -> Resul
     let chatty = stdio("sh", &["-c", "echo this is no json; echo oops, no database >&2; exit 5"]);
     let injected = stdio("true; touch /tmp/injected", &[]);
     let config = BackendsConfig { probe_timeout_ms: 300, start_timeout_ms: 300, ..config() };
-    let edge = edge_with(config, vec![
-        ("good", example()),
-        ("missing", stdio("/no/such/program", &[])),
-        ("silent", silent),
-        ("chatty", chatty),
-        ("injected", injected),
-        ("unreachable", http("http://127.0.0.1:9/mcp")),
-        ("tls", http("https://127.0.0.1/mcp")),
-    ])?;
+    let edge = edge_with(
+        config,
+        vec![
+            ("good", example()),
+            ("missing", stdio("/no/such/program", &[])),
+            ("silent", silent),
+            ("chatty", chatty),
+            ("injected", injected),
+            ("unreachable", http("http://127.0.0.1:9/mcp")),
+            ("tls", http("https://127.0.0.1/mcp")),
+        ],
+    )?;
     let good = edge.ready("good").await;
     assert!(edge.failing("missing").await.contains("/no/such/program"), "{}", edge.reason("missing"));
     assert!(edge.failing("chatty").await.contains("no database"), "{}", edge.reason("chatty"));
@@ -371,7 +375,9 @@ async fn processes_are_capped_and_idle_ones_make_room() -> Result<()> {
     let full = backend.open(second.clone()).await.err();
     assert!(matches!(full, Some(BackendError::NotReady { reason, .. }) if reason.contains("max_processes")));
 
-    assert!(matches!(first_inbox.recv().await, Some(Unsolicited::Gone { reason }) if reason.contains("idle")));
+    assert!(
+        matches!(first_inbox.recv().await, Some(Unsolicited::Gone { reason }) if reason.contains("idle"))
+    );
     eventually("there is room again", LONG, || async { backend.open(second.clone()).await.ok() }).await;
     drop(first);
     edge.backends.stop().await;
@@ -385,11 +391,16 @@ async fn a_question_of_the_backend_comes_with_its_request_and_the_answer_goes_ba
     for name in ["local", "remote"] {
         let (peer, _inbox) = peer(Some("s"));
         let upstream = edge.ready(name).await?.open(peer).await?;
-        let mut exchange = send(&upstream, tool(json!(1), "elicit", json!({"message": "which?"})), LONG).await?;
-        let Some(Ok(FromBackend::Request { raw, id })) = exchange.next().await else { bail!("{name} did not ask") };
+        let mut exchange =
+            send(&upstream, tool(json!(1), "elicit", json!({"message": "which?"})), LONG).await?;
+        let Some(Ok(FromBackend::Request { raw, id })) = exchange.next().await else {
+            bail!("{name} did not ask")
+        };
         let question: Value = serde_json::from_slice(&raw)?;
         assert_eq!(question["method"], "elicitation/create");
-        let answer = Bytes::from(r#"{"jsonrpc":"2.0","id":"our own","result":{"action":"accept","content":{"answer":"lemon"}}}"#);
+        let answer = Bytes::from(
+            r#"{"jsonrpc":"2.0","id":"our own","result":{"action":"accept","content":{"answer":"lemon"}}}"#,
+        );
         upstream.answer(&id, answer.clone(), &scan(&answer)?).await?;
         let (_, result) = finish(&mut exchange).await?;
         assert!(result.to_string().contains("lemon"), "{name} {result}");
@@ -435,6 +446,22 @@ fn number_of(event: Option<Unsolicited>) -> Result<(u64, Option<String>)> {
     Ok((message["params"]["data"]["n"].as_u64().context("no number")?, last_event_id))
 }
 
+/// Calls a tool until something unasked is heard.
+async fn heard_after(
+    upstream: &Upstream,
+    inbox: &mut mpsc::Receiver<Unsolicited>,
+    name: &str,
+    arguments: Value,
+) -> Result<Unsolicited> {
+    for _ in 0..100 {
+        call(upstream, name, arguments.clone()).await?;
+        if let Ok(event) = tokio::time::timeout(Duration::from_millis(200), inbox.recv()).await {
+            return event.context("the upstream ended");
+        }
+    }
+    bail!("nothing was heard")
+}
+
 #[tokio::test]
 async fn what_is_said_unasked_comes_in_order_and_goes_on_at_another_edge() -> Result<()> {
     let remote = Remote::start("127.0.0.1:0")?;
@@ -442,18 +469,7 @@ async fn what_is_said_unasked_comes_in_order_and_goes_on_at_another_edge() -> Re
     let (own, mut inbox) = peer(Some("s"));
     let upstream = first_edge.ready("remote").await?.open(own).await?;
     // The stream may open after the call, and starts with what comes then.
-    let mut from = 1;
-    eventually("the standing stream is open", LONG, || {
-        let (upstream, first) = (upstream.clone(), from);
-        from += 1;
-        let probe = async move { call(&upstream, "emit", json!({"count": 1, "from": first})).await.ok() };
-        let got = tokio::time::timeout(Duration::from_millis(200), inbox.recv());
-        async move {
-            probe.await?;
-            got.await.ok().flatten()
-        }
-    })
-    .await;
+    heard_after(&upstream, &mut inbox, "emit", json!({"count": 1, "from": 1})).await?;
     call(&upstream, "emit", json!({"count": 50, "from": 100})).await?;
     for n in 100..150 {
         let (number, id) = number_of(inbox.recv().await)?;
@@ -487,7 +503,8 @@ async fn a_session_that_the_backend_forgot_is_opened_again() -> Result<()> {
     let (own, mut inbox) = peer(Some("s"));
     let upstream = edge.ready("remote").await?.open(own).await?;
     assert_eq!(call(&upstream, "echo", json!({"text": "before"})).await?, "before");
-    let subscribe = json!({"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": {"uri": "note://x"}});
+    let subscribe =
+        json!({"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe", "params": {"uri": "note://x"}});
     finish(&mut send(&upstream, subscribe, LONG).await?).await?;
     let before = upstream.record();
 
@@ -498,15 +515,7 @@ async fn a_session_that_the_backend_forgot_is_opened_again() -> Result<()> {
     assert_ne!(upstream.record().session_id, before.session_id);
     assert!(matches!(inbox.recv().await, Some(Unsolicited::Reopened)));
     // The subscription was told again.
-    let updated = eventually("the change is heard", LONG, || {
-        let upstream = upstream.clone();
-        let heard = tokio::time::timeout(Duration::from_millis(200), inbox.recv());
-        async move {
-            call(&upstream, "set_note", json!({"id": "x", "text": "y"})).await.ok()?;
-            heard.await.ok().flatten()
-        }
-    })
-    .await;
+    let updated = heard_after(&upstream, &mut inbox, "set_note", json!({"id": "x", "text": "y"})).await?;
     assert!(matches!(updated, Unsolicited::Message { .. }));
     edge.backends.stop().await;
     Ok(())
@@ -531,7 +540,8 @@ async fn definitions_come_and_go() -> Result<()> {
 
 #[tokio::test]
 async fn real_servers_are_understood() -> Result<()> {
-    let (Some(time), Some(git)) = (kit::test::tool("mcp-server-time"), kit::test::tool("mcp-server-git")) else {
+    let (Some(time), Some(git)) = (kit::test::tool("mcp-server-time"), kit::test::tool("mcp-server-git"))
+    else {
         return Ok(());
     };
     let (time, git) = (time.display().to_string(), git.display().to_string());
@@ -561,17 +571,23 @@ fn processes_with(mark: &str) -> usize {
 #[tokio::test]
 async fn nothing_outlives_a_killed_parent() -> Result<()> {
     let mark = format!("98{}", std::process::id());
-    let server = format!("sleep {mark}.1 & setsid sleep {mark}.2 & trap '' TERM; sleep {mark}.3; sleep {mark}.4");
+    let server =
+        format!("sleep {mark}.1 & setsid sleep {mark}.2 & trap '' TERM; sleep {mark}.3; sleep {mark}.4");
     let parent = format!("'{SWARM}' backend-exec --parent $$ -- sh -c \"$SERVER\" & wait");
-    let mut parent = Command::new("sh").args(["-c", &parent]).env("SERVER", server).stdin(Stdio::null()).spawn()?;
+    let mut parent =
+        Command::new("sh").args(["-c", &parent]).env("SERVER", server).stdin(Stdio::null()).spawn()?;
     let running = eventually("all three run", LONG, || async {
-        let found = ["1", "2", "3"].iter().filter(|n| processes_with(&format!("sleep {mark}.{n}")) > 0).count();
+        let found =
+            ["1", "2", "3"].iter().filter(|n| processes_with(&format!("sleep {mark}.{n}")) > 0).count();
         (found == 3).then_some(())
     });
     running.await;
     parent.kill()?;
     parent.wait()?;
-    eventually("nothing is left", Duration::from_secs(5), || async { (processes_with(&mark) == 0).then_some(()) }).await;
+    eventually("nothing is left", Duration::from_secs(5), || async {
+        (processes_with(&mark) == 0).then_some(())
+    })
+    .await;
     Ok(())
 }
 
@@ -585,6 +601,9 @@ async fn nothing_outlives_the_backends() -> Result<()> {
     assert!(processes_with(&mark) >= 2);
     drop(edge);
     drop(upstream);
-    eventually("nothing is left", Duration::from_secs(5), || async { (processes_with(&mark) == 0).then_some(()) }).await;
+    eventually("nothing is left", Duration::from_secs(5), || async {
+        (processes_with(&mark) == 0).then_some(())
+    })
+    .await;
     Ok(())
 }

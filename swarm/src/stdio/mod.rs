@@ -124,6 +124,8 @@ async fn embedded(args: &StdioArgs) -> Result<(String, Option<up::Node>), CliErr
     let process = ServiceArgs {
         name: Some(format!("stdio-{}", std::process::id())),
         data: Some(":memory:".to_owned()),
+        // Hosts show their users what comes on stderr.
+        log: Some("warn".to_owned()),
         admin: free,
         grpc: free,
         ..ServiceArgs::default()

@@ -53,8 +53,13 @@ impl Node {
 
     /// Starts without waiting.
     pub fn spawn(name: &str, data: &Path, args: &[&str]) -> Starting {
+        Node::spawn_as("up", name, data, args)
+    }
+
+    /// Starts `swarm up`, or one service alone.
+    pub fn spawn_as(service: &str, name: &str, data: &Path, args: &[&str]) -> Starting {
         let mut command = swarm();
-        command.args(["up", "--name", name]).arg("--data").arg(data);
+        command.args([service, "--name", name]).arg("--data").arg(data);
         for port in ["--mcp", "--admin", "--grpc", "--gossip"] {
             if !args.contains(&port) {
                 command.args([port, "127.0.0.1:0"]);
