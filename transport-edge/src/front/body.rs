@@ -101,11 +101,10 @@ impl Outlet {
     pub(crate) fn is_closed(&self) -> bool {
         self.queue.is_closed()
     }
-
 }
 
 impl Events {
-    /// The next bytes, without keep-alive comments; for the relay.
+    /// The next bytes, or a comment when it was silent for long.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(first));
