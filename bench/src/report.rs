@@ -1,0 +1,99 @@
+//! A table for people, or one JSON object a line.
+
+use serde::Serialize;
+
+/// One figure of ours, beside a peer's where there is one.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) area: &'static str,
+    pub(crate) name: String,
+    pub(crate) ours: f64,
+    pub(crate) peer: Option<f64>,
+    pub(crate) peer_name: Option<&'static str>,
+    /// ours / peer.
+    pub(crate) ratio: Option<f64>,
+    pub(crate) unit: &'static str,
+    /// The bound in words, e.g. ">= 0.33 of direct".
+    pub(crate) goal: Option<&'static str>,
+    pub(crate) met: Option<bool>,
+}
+
+impl Row {
+    /// A figure alone.
+    pub(crate) fn new(
+        area: &'static str,
+        name: impl Into<String>,
+        ours: f64,
+        unit: &'static str,
+    ) -> Row {
+        let name = name.into();
+        Row {
+            area,
+            name,
+            ours,
+            peer: None,
+            peer_name: None,
+            ratio: None,
+            unit,
+            goal: None,
+            met: None,
+        }
+    }
+
+    /// Beside a peer's figure of the same run.
+    pub(crate) fn against(mut self, peer_name: &'static str, peer: f64) -> Row {
+        (self.peer, self.peer_name, self.ratio) =
+            (Some(peer), Some(peer_name), Some(self.ours / peer));
+        self
+    }
+
+    /// With a bound, and whether it is met.
+    pub(crate) fn goal(mut self, goal: &'static str, met: bool) -> Row {
+        (self.goal, self.met) = (Some(goal), Some(met));
+        self
+    }
+}
+
+/// Prints all rows.
+pub(crate) fn print(rows: &[Row], json: bool) {
+    if json {
+        for row in rows {
+            println!("{}", serde_json::to_string(row).unwrap_or_default());
+        }
+        return;
+    }
+    println!(
+        "{:<44} {:>12} {:>12} {:>7}  {:<10} goal",
+        "", "ours", "peer", "ratio", "unit"
+    );
+    for row in rows {
+        let peer = row.peer.map_or_else(String::new, number);
+        let ratio = row
+            .ratio
+            .map_or_else(String::new, |ratio| format!("{ratio:.3}"));
+        let met = row.met.map_or("", |met| if met { "met" } else { "MISSED" });
+        let goal = row
+            .goal
+            .map_or_else(String::new, |goal| format!("{goal}: {met}"));
+        let name = format!(
+            "{}: {}{}",
+            row.area,
+            row.name,
+            row.peer_name
+                .map_or_else(String::new, |p| format!(" (peer: {p})"))
+        );
+        println!(
+            "{name:<44} {:>12} {peer:>12} {ratio:>7}  {:<10} {goal}",
+            number(row.ours),
+            row.unit
+        );
+    }
+}
+
+fn number(value: f64) -> String {
+    if value >= 100.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2}")
+    }
+}
