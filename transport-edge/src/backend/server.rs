@@ -199,7 +199,8 @@ impl Backend {
         era: Era,
         known: Greeting,
     ) -> Result<Upstream, BackendError> {
-        let listen = peer.session.is_some();
+        // A modern one has no such stream; the legacy shared one carries what its clients watch.
+        let listen = peer.session.is_some() || era == Era::Legacy;
         let settings = self.settings(era, who(peer), &peer.protocol_version, peer.events.clone(), known.server_info.clone());
         let settings = Settings { resume: peer.resume.clone(), listen, ..settings };
         let session = Session::open(origin, settings).await?;

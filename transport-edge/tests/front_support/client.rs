@@ -139,12 +139,15 @@ impl Answer {
 
     /// The next event with data or an id; `None` at the end of the stream.
     pub async fn event(&mut self) -> Option<Event> {
+        tokio::time::timeout(PATIENCE, self.next_event()).await.expect("no event came")
+    }
+
+    async fn next_event(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.parser.next().unwrap() {
                 return Some(event);
             }
-            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("no event came")?;
-            let Ok(frame) = frame else { return None };
+            let Ok(frame) = self.body.frame().await? else { return None };
             if let Ok(data) = frame.into_data() {
                 self.parser.push(&data);
             }
