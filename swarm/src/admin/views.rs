@@ -26,6 +26,9 @@ pub(super) async fn status(admin: &Admin) -> Result<Status, Problem> {
     let raft = reasons.of_raft(raft);
     let backends = reasons.of_backends(backends);
     reasons.of_readiness(admin.context.readiness.unmet());
+    if !admin.context.bus.connected() {
+        reasons.degraded.push("the bus (NATS) is not connected: events do not flow".to_owned());
+    }
     let tolerance = Tolerance {
         coordinator: raft.as_ref().map_or(0, |raft| raft.failure_tolerance),
         ..tolerance(&clients.instances("session"), &clients.instances("edge"))

@@ -105,13 +105,15 @@ impl Bridge {
         let key = message.id.clone().unwrap_or_default();
         let (bridge, done) = (self.clone(), key.clone());
         let modern = message.modern.is_some();
+        // Held until the entry is there: the task that removes it may be done at once.
+        let mut in_flight = self.shared.in_flight.lock();
         let task = tokio::spawn(async move {
             bridge.exchange(message, line).await;
             bridge.shared.in_flight.lock().remove(&done);
             drop(permit);
         });
-        if modern && !task.is_finished() {
-            self.shared.in_flight.lock().insert(key, task.abort_handle());
+        if modern {
+            in_flight.insert(key, task.abort_handle());
         }
     }
 

@@ -15,6 +15,16 @@ use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
 struct Server {
     seen: Arc<Mutex<Vec<(String, HeaderMap)>>>,
     gone: Arc<Mutex<bool>>,
+    dropped: Arc<tokio::sync::Notify>,
+}
+
+/// Tells when an answer that never comes is given up.
+struct Dropped(Arc<tokio::sync::Notify>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 async fn answer(State(server): State<Server>, headers: HeaderMap, body: String) -> Response {
@@ -37,6 +47,10 @@ async fn answer(State(server): State<Server>, headers: HeaderMap, body: String) 
             let first = format!("id: a.1\nretry: 10\ndata:\n\nid: a.2\ndata: {progress}\n\n");
             // Broken off before the answer: the rest comes to whoever resumes.
             ([("content-type", "text/event-stream")], first).into_response()
+        }
+        "prompts/get" => {
+            let _dropped = Dropped(server.dropped.clone());
+            std::future::pending().await
         }
         "tools/list" => ([kind], result(json!({"tools": []}))).into_response(),
         _ => StatusCode::ACCEPTED.into_response(),
@@ -148,4 +162,23 @@ async fn what_is_no_json_is_answered_with_a_parse_error_and_the_end_of_input_end
     let mut rest = String::new();
     host.output.read_to_string(&mut rest).await.expect("read to the end");
     assert!(rest.contains("\"id\":9"), "the last answer is lost: {rest:?}");
+}
+
+#[tokio::test]
+async fn a_cancelled_modern_request_is_given_up_by_closing_its_answer() {
+    let mut host = Host::start().await;
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+    host.say(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{{{meta}}}}}"#)).await;
+    let seen = host.server.seen.clone();
+    kit::test::eventually("the request is there", Duration::from_secs(5), || async {
+        (!seen.lock().is_empty()).then_some(())
+    })
+    .await;
+    host.say(&format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":1,{meta}}}}}"#
+    ))
+    .await;
+    let dropped = tokio::time::timeout(Duration::from_secs(5), host.server.dropped.notified()).await;
+    assert!(dropped.is_ok(), "the server still works on it");
+    assert_eq!(host.server.seen.lock().len(), 1, "the cancellation itself was posted");
 }
