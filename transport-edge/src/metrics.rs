@@ -103,7 +103,14 @@ pub(crate) struct CoreCells {
 
 impl CoreCells {
     /// Notes one operation.
-    pub(crate) fn operation(&self, method: &str, name: &str, error: Error, version: &'static str, took: Duration) {
+    pub(crate) fn operation(
+        &self,
+        method: &str,
+        name: &str,
+        error: Error,
+        version: &'static str,
+        took: Duration,
+    ) {
         let tool = self.name(name);
         let operation = Operation { method: method_label(method), tool, error, version };
         let seconds = took.as_secs_f64();
@@ -158,11 +165,15 @@ impl EdgeMetrics {
         metrics.collect(Box::new(Cells(cores.clone())));
         EdgeMetrics {
             cores,
-            relayed: metrics.counter("swarm_edge_relays", "requests relayed to the anchor edge of their session"),
-            relay_failed: metrics.counter("swarm_edge_relays_failed", "relays that found the anchor edge gone"),
+            relayed: metrics
+                .counter("swarm_edge_relays", "requests relayed to the anchor edge of their session"),
+            relay_failed: metrics
+                .counter("swarm_edge_relays_failed", "relays that found the anchor edge gone"),
             adopted: metrics.counter("swarm_edge_adoptions", "sessions taken over from another edge"),
-            resent: metrics.counter("swarm_edge_calls_resent", "open calls of a lost node that were sent again"),
-            lost: metrics.counter("swarm_edge_calls_lost", "open calls of a lost node answered with NODE_LOST"),
+            resent: metrics
+                .counter("swarm_edge_calls_resent", "open calls of a lost node that were sent again"),
+            lost: metrics
+                .counter("swarm_edge_calls_lost", "open calls of a lost node answered with NODE_LOST"),
             sessions: metrics.gauge("swarm_edge_sessions", "sessions that are live at this edge"),
             streams: metrics.counter("swarm_edge_streams", "event streams opened for clients"),
         }
@@ -212,19 +223,46 @@ impl Cells {
 impl Collector for Cells {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "time of an operation between client and edge";
-        let mut family = encoder.encode_descriptor("mcp_server_operation_duration_seconds", help, None, MetricType::Histogram)?;
+        let mut family = encoder.encode_descriptor(
+            "mcp_server_operation_duration_seconds",
+            help,
+            None,
+            MetricType::Histogram,
+        )?;
         for (operation, cell) in self.operations() {
             let labels = labels(&operation);
             let bounds = MCP_BUCKETS.into_iter().chain([f64::MAX]);
             let buckets: Vec<(f64, u64)> = bounds.zip(cell.buckets).collect();
-            family.encode_family(&labels)?.encode_histogram::<NoLabels>(cell.sum, cell.count, &buckets, None)?;
+            family
+                .encode_family(&labels)?
+                .encode_histogram::<NoLabels>(cell.sum, cell.count, &buckets, None)?;
         }
         let sum = |read: fn(&CoreCells) -> i64| self.0.iter().map(read).sum::<i64>();
         let count = |read: fn(&CoreCells) -> u64| self.0.iter().map(read).sum::<u64>();
-        gauge(&mut encoder, "swarm_edge_connections", "client connections that are open", sum(|c| c.connections.load(Relaxed)))?;
-        gauge(&mut encoder, "swarm_edge_in_flight", "requests being worked on", sum(|c| c.in_flight.load(Relaxed)))?;
-        counter(&mut encoder, "swarm_edge_accepted", "client connections accepted", count(|c| c.accepted.load(Relaxed)))?;
-        counter(&mut encoder, "swarm_edge_refused", "requests refused before they were read as MCP", count(|c| c.refused.load(Relaxed)))
+        gauge(
+            &mut encoder,
+            "swarm_edge_connections",
+            "client connections that are open",
+            sum(|c| c.connections.load(Relaxed)),
+        )?;
+        gauge(
+            &mut encoder,
+            "swarm_edge_in_flight",
+            "requests being worked on",
+            sum(|c| c.in_flight.load(Relaxed)),
+        )?;
+        counter(
+            &mut encoder,
+            "swarm_edge_accepted",
+            "client connections accepted",
+            count(|c| c.accepted.load(Relaxed)),
+        )?;
+        counter(
+            &mut encoder,
+            "swarm_edge_refused",
+            "requests refused before they were read as MCP",
+            count(|c| c.refused.load(Relaxed)),
+        )
     }
 }
 
@@ -249,7 +287,12 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64
     metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
-fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), fmt::Error> {
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), fmt::Error> {
     let metric = ConstCounter::new(value);
     metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
 }
@@ -263,13 +306,27 @@ mod tests {
         let metrics = Metrics::new();
         let edge = EdgeMetrics::new(&metrics, 2);
         for core in 0..2 {
-            edge.core(core).operation("tools/call", "a", Error::None, "2025-11-25", Duration::from_millis(15));
+            edge.core(core).operation(
+                "tools/call",
+                "a",
+                Error::None,
+                "2025-11-25",
+                Duration::from_millis(15),
+            );
         }
         for n in 0..1000 {
-            edge.core(0).operation("x".repeat(n).as_str(), &n.to_string(), Error::Code(-32601), "", Duration::ZERO);
+            edge.core(0).operation(
+                "x".repeat(n).as_str(),
+                &n.to_string(),
+                Error::Code(-32601),
+                "",
+                Duration::ZERO,
+            );
         }
         let text = metrics.encode();
-        let counted = text.lines().find(|line| line.starts_with("mcp_server_operation_duration_seconds_count") && line.contains("\"a\""));
+        let counted = text.lines().find(|line| {
+            line.starts_with("mcp_server_operation_duration_seconds_count") && line.contains("\"a\"")
+        });
         assert!(counted.is_some_and(|line| line.ends_with(" 2")), "{counted:?}");
         assert!(text.matches("_seconds_count").count() <= NAMES_MAX + 1);
         assert!(text.contains("gen_ai_tool_name=\"_other\""));

@@ -10,8 +10,9 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use proto::{
     edge::{
-        BackendsRequest, BackendsResponse, RelayHead, RelayRequest, RelayResponse, SessionSummary, SessionsRequest,
-        SessionsResponse, ToolsRequest, ToolsResponse, edge_service_server::EdgeService, relay_response::Part,
+        BackendsRequest, BackendsResponse, RelayHead, RelayRequest, RelayResponse, SessionSummary,
+        SessionsRequest, SessionsResponse, ToolsRequest, ToolsResponse, edge_service_server::EdgeService,
+        relay_response::Part,
     },
     error::Code,
 };
@@ -45,7 +46,8 @@ impl Handler {
             return Ok(live);
         }
         let stored = self.edge.store.get(session_id, principal, None).await.map_err(|_| not_owner())?;
-        let record = <proto::edge::SessionRecord as prost::Message>::decode(stored.value).map_err(|_| not_owner())?;
+        let record =
+            <proto::edge::SessionRecord as prost::Message>::decode(stored.value).map_err(|_| not_owner())?;
         if record.anchor != self.edge.name || self.edge.shutdown.is_triggered() {
             return Err(not_owner());
         }
@@ -76,10 +78,16 @@ impl EdgeService for Handler {
     }
 
     async fn backends(&self, _: Request<BackendsRequest>) -> Result<Response<BackendsResponse>, Status> {
-        Ok(Response::new(BackendsResponse { backends: self.edge.backends.views(), edge: self.edge.name.clone() }))
+        Ok(Response::new(BackendsResponse {
+            backends: self.edge.backends.views(),
+            edge: self.edge.name.clone(),
+        }))
     }
 
-    async fn sessions(&self, request: Request<SessionsRequest>) -> Result<Response<SessionsResponse>, Status> {
+    async fn sessions(
+        &self,
+        request: Request<SessionsRequest>,
+    ) -> Result<Response<SessionsResponse>, Status> {
         let SessionsRequest { page_size, page_token } = request.into_inner();
         let mut all = self.edge.sessions.all();
         all.sort_by(|left, right| left.hash.cmp(&right.hash));

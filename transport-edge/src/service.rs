@@ -50,7 +50,9 @@ pub async fn start_with(config: Config, ctx: &Context, seams: Seams) -> Result<R
     let ready = ctx.readiness.condition("edge");
     let store = seams.store.unwrap_or_else(|| store(&config, ctx));
     let registry = match config.backends_from {
-        BackendsFrom::Registry => Some(RegistryClient::new(ctx.channels.clone(), ctx.directory.clone(), Some(ctx.node.clone()))),
+        BackendsFrom::Registry => {
+            Some(RegistryClient::new(ctx.channels.clone(), ctx.directory.clone(), Some(ctx.node.clone())))
+        }
         BackendsFrom::Config => None,
     };
     let backends = Backends::start(config.backends.clone(), registry, ctx).map_err(Error::Thread)?;
@@ -71,7 +73,9 @@ pub async fn start_with(config: Config, ctx: &Context, seams: Seams) -> Result<R
         listeners: Listeners::default(),
         config,
     });
-    ctx.rpc.add(EdgeServiceServer::new(Handler::new(edge.clone())).max_decoding_message_size(kit::rpc::MAX_MESSAGE));
+    ctx.rpc.add(
+        EdgeServiceServer::new(Handler::new(edge.clone())).max_decoding_message_size(kit::rpc::MAX_MESSAGE),
+    );
     let stop = CancellationToken::new();
     let ends = front::start(&edge, listeners, &stop, &ctx.shutdown.abort_token())?;
     let keeper = edge.clone();
@@ -86,7 +90,8 @@ fn store(config: &Config, ctx: &Context) -> Arc<dyn SessionStore> {
     match config.sessions {
         SessionsIn::Local => Arc::new(LocalStore::new(ctx.clock.clone())),
         SessionsIn::Service => {
-            let client = SessionClient::new(ctx.channels.clone(), ctx.directory.clone(), Some(ctx.node.clone()));
+            let client =
+                SessionClient::new(ctx.channels.clone(), ctx.directory.clone(), Some(ctx.node.clone()));
             Arc::new(ServiceStore::new(client, ctx.node.clone()))
         }
     }

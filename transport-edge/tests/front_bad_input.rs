@@ -30,7 +30,11 @@ async fn malformed_bodies_are_refused_with_the_code_that_fits() {
     let mut client = Client::new();
     client.initialize(edge).await;
     let session = ("mcp-session-id", client.session.as_str());
-    let deep = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{}1{}}}"#, r#"{"a":"#.repeat(70), "}".repeat(70));
+    let deep = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{}1{}}}"#,
+        r#"{"a":"#.repeat(70),
+        "}".repeat(70)
+    );
     for (body, status, code) in [
         ("{", 400, -32700),
         ("", 400, -32700),
@@ -78,8 +82,14 @@ async fn sessions_and_versions_are_checked() {
     assert_eq!(client.send("GET", edge, &[BOTH], "").await.status, 400);
     assert_eq!(client.send("PUT", edge, &headers, "").await.status, 405);
     assert_eq!(client.send("OPTIONS", edge, &headers, "").await.status, 405);
-    assert_eq!(client.send("POST", edge, &[JSON, ("accept", "text/html"), headers[0]], ping.clone()).await.status, 406);
-    assert_eq!(Client { path: "/other", ..client.clone() }.send("POST", edge, &[JSON], ping.clone()).await.status, 404);
+    assert_eq!(
+        client.send("POST", edge, &[JSON, ("accept", "text/html"), headers[0]], ping.clone()).await.status,
+        406
+    );
+    assert_eq!(
+        Client { path: "/other", ..client.clone() }.send("POST", edge, &[JSON], ping.clone()).await.status,
+        404
+    );
     cluster.stop().await;
 }
 
@@ -87,7 +97,11 @@ async fn sessions_and_versions_are_checked() {
 async fn an_initialize_must_be_whole() {
     let (_backend, cluster, edge) = edge().await;
     let client = Client::new();
-    for params in [json!({}), json!({"protocolVersion": "2025-11-25"}), json!({"protocolVersion": 1, "capabilities": {}, "clientInfo": {}})] {
+    for params in [
+        json!({}),
+        json!({"protocolVersion": "2025-11-25"}),
+        json!({"protocolVersion": 1, "capabilities": {}, "clientInfo": {}}),
+    ] {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params});
         assert_eq!(refusal(client.post(edge, body).await).await, (400, -32602), "{params}");
     }
@@ -104,7 +118,9 @@ async fn strangers_and_odd_shapes_are_refused_before_the_body_is_read() {
     let (_backend, cluster, edge) = edge().await;
     let client = Client::new();
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}).to_string();
-    let status = async |headers: &[(&str, &str)], body: String| client.send("POST", edge, headers, body).await.status.as_u16();
+    let status = async |headers: &[(&str, &str)], body: String| {
+        client.send("POST", edge, headers, body).await.status.as_u16()
+    };
     assert_eq!(status(&[JSON, ("host", "evil.example")], body.clone()).await, 403);
     assert_eq!(status(&[JSON, ("origin", "https://evil.example")], body.clone()).await, 403);
     assert_eq!(status(&[("content-type", "text/plain")], body.clone()).await, 415);
@@ -121,14 +137,19 @@ async fn a_body_over_the_limit_is_refused_by_its_length_and_by_its_bytes() {
     let (_backend, cluster, edge) = edge().await;
     // By its announced length: the answer comes before any byte of it.
     let mut stream = tokio::net::TcpStream::connect(edge).await.unwrap();
-    let head = format!("POST /mcp HTTP/1.1\r\nhost: {edge}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", 5 << 20);
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {edge}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        5 << 20
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 64];
     let read = stream.read(&mut answer).await.unwrap();
     assert!(String::from_utf8_lossy(&answer[..read]).starts_with("HTTP/1.1 413"));
     // Without one: as soon as it is too much.
     let mut stream = tokio::net::TcpStream::connect(edge).await.unwrap();
-    let head = format!("POST /mcp HTTP/1.1\r\nhost: {edge}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n");
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {edge}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = [format!("{:x}\r\n", 1 << 20).into_bytes(), vec![b' '; 1 << 20], b"\r\n".to_vec()].concat();
     for _ in 0..5 {
@@ -199,13 +220,22 @@ async fn the_modern_era_checks_header_against_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_every_backend_is_out_each_is_named_with_its_reason() {
-    let cluster = Cluster::start(1, &front_support::config(&[("dead", "http://127.0.0.1:1/mcp"), ("gone", "http://127.0.0.1:2/mcp")])).await;
+    let cluster = Cluster::start(
+        1,
+        &front_support::config(&[("dead", "http://127.0.0.1:1/mcp"), ("gone", "http://127.0.0.1:2/mcp")]),
+    )
+    .await;
     let edge = cluster.mcp(0);
     let client = Client::new();
     let answer = client.modern(edge, json!(1), "tools/list", json!({})).await;
     assert_eq!(answer.status, 503);
     let answer = answer.json().await;
-    let named: Vec<_> = answer["error"]["data"]["backends"].as_array().unwrap().iter().map(|entry| entry["backend"].clone()).collect();
+    let named: Vec<_> = answer["error"]["data"]["backends"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["backend"].clone())
+        .collect();
     assert_eq!(named, ["dead", "gone"]);
     assert!(answer["error"]["message"].as_str().unwrap().contains("dead ("), "{answer}");
     cluster.stop().await;

@@ -60,8 +60,12 @@ async fn a_session_outlives_its_anchor() {
     client.initialize(cluster.mcp(0)).await;
     client.call(cluster.mcp(0), 1, "b_echo", json!({})).await.json().await;
     let mut standing = client.get(cluster.mcp(0), None).await;
-    let updated = json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://1"}});
-    eventually("the backend has a stream", PATIENCE, || async { (backend.push(updated.clone()).await > 0).then_some(()) }).await;
+    let updated =
+        json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://1"}});
+    eventually("the backend has a stream", PATIENCE, || async {
+        (backend.push(updated.clone()).await > 0).then_some(())
+    })
+    .await;
     let (seen, _) = standing.message().await.unwrap();
     cluster.kill(0).await;
     assert!(standing.event().await.is_none());
@@ -70,8 +74,12 @@ async fn a_session_outlives_its_anchor() {
     assert!(answer["result"]["content"][0]["text"].as_str().unwrap().ends_with(" x"), "{answer}");
     let mut resumed = client.get(cluster.mcp(1), Some(&seen)).await;
     assert_eq!(resumed.status, 200);
-    let second = json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://2"}});
-    eventually("the new anchor listens", PATIENCE, || async { (backend.push(second.clone()).await > 0).then_some(()) }).await;
+    let second =
+        json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://2"}});
+    eventually("the new anchor listens", PATIENCE, || async {
+        (backend.push(second.clone()).await > 0).then_some(())
+    })
+    .await;
     let (next, message) = resumed.message().await.unwrap();
     assert_eq!(message["params"]["uri"], "note://2");
     assert_eq!(next, "g.3");
@@ -98,7 +106,8 @@ async fn a_repeatable_call_of_a_lost_node_is_answered_once() {
     let answers: Vec<_> = rest.iter().filter(|(_, message)| message["id"] == 5).collect();
     assert_eq!(answers.len(), 1, "{rest:?}");
     assert_eq!(answers[0].1["result"]["content"][0]["text"], "done");
-    let sequences: Vec<u64> = rest.iter().map(|(id, _)| id.rsplit('.').next().unwrap().parse().unwrap()).collect();
+    let sequences: Vec<u64> =
+        rest.iter().map(|(id, _)| id.rsplit('.').next().unwrap().parse().unwrap()).collect();
     assert!(sequences.windows(2).all(|pair| pair[0] < pair[1]), "{sequences:?}");
     assert_eq!(backend.calls("reader"), 2);
     cluster.stop().await;
@@ -176,7 +185,10 @@ async fn a_store_that_is_away_stops_sessions_but_not_modern_calls() {
     })
     .await;
     assert_eq!(status, 503);
-    assert_eq!(Client::new().modern(edge, json!(1), "tools/call", json!({"name": "b_echo"})).await.status, 200);
+    assert_eq!(
+        Client::new().modern(edge, json!(1), "tools/call", json!({"name": "b_echo"})).await.status,
+        200
+    );
     cluster.store.cut(false);
     assert_eq!(client.call(edge, 3, "b_echo", json!({})).await.status, 200);
     cluster.stop().await;

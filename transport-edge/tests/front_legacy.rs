@@ -16,8 +16,14 @@ async fn a_session_lives_from_initialize_to_delete() {
     assert_eq!(result["result"]["protocolVersion"], "2025-11-25");
     assert_eq!(result["result"]["serverInfo"]["name"], "swarm");
     assert_eq!(result["result"]["capabilities"]["resources"]["subscribe"], true);
-    let listed = client.post(edge, json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await.json().await;
-    let names: Vec<&str> = listed["result"]["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    let listed =
+        client.post(edge, json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})).await.json().await;
+    let names: Vec<&str> = listed["result"]["tools"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| tool["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["b_ask", "b_echo", "b_hang", "b_reader", "b_slow"]);
     let answer = client.call(edge, 2, "b_echo", json!({"text": "hi"})).await;
     assert!(!answer.is_stream());
@@ -28,7 +34,10 @@ async fn a_session_lives_from_initialize_to_delete() {
     assert_eq!(client.call(edge, 3, "b_echo", json!({})).await.status, 404);
     assert_eq!(client.get(edge, None).await.status, 404);
     // The backend's own session ends with the client's.
-    eventually("the backend's session is deleted", PATIENCE, || async { (backend.state.deleted.lock().len() == 1).then_some(()) }).await;
+    eventually("the backend's session is deleted", PATIENCE, || async {
+        (backend.state.deleted.lock().len() == 1).then_some(())
+    })
+    .await;
     cluster.stop().await;
 }
 
@@ -45,9 +54,13 @@ async fn every_request_of_the_aggregate_reaches_its_backend() {
     };
     assert_eq!(ask(1, "ping", json!({})).await["result"], json!({}));
     assert_eq!(ask(2, "prompts/get", json!({"name": "b_greet"})).await["result"]["description"], "greet");
-    let reference = json!({"ref": {"type": "ref/prompt", "name": "b_greet"}, "argument": {"name": "a", "value": ""}});
+    let reference =
+        json!({"ref": {"type": "ref/prompt", "name": "b_greet"}, "argument": {"name": "a", "value": ""}});
     assert_eq!(ask(3, "completion/complete", reference).await["result"]["completion"]["values"][0], "greet");
-    assert_eq!(ask(4, "resources/read", json!({"uri": "note://1"})).await["result"]["contents"][0]["text"], "one");
+    assert_eq!(
+        ask(4, "resources/read", json!({"uri": "note://1"})).await["result"]["contents"][0]["text"],
+        "one"
+    );
     assert_eq!(ask(5, "resources/subscribe", json!({"uri": "note://1"})).await["result"], json!({}));
     assert_eq!(ask(6, "logging/setLevel", json!({"level": "debug"})).await["result"], json!({}));
     assert_eq!(backend.saw("logging/setLevel").len(), 1);
@@ -121,7 +134,8 @@ async fn a_silent_call_becomes_a_stream_after_a_while() {
     let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1, "reason": "enough"}});
     assert_eq!(client.post(edge, cancel).await.status, 202);
     assert_eq!(answer.messages().await, []);
-    eventually("the backend is told", PATIENCE, || async { backend.saw("notifications/cancelled").pop() }).await;
+    eventually("the backend is told", PATIENCE, || async { backend.saw("notifications/cancelled").pop() })
+        .await;
     cluster.stop().await;
 }
 
@@ -156,8 +170,12 @@ async fn what_belongs_to_no_request_comes_on_the_standing_stream() {
     assert_eq!(standing.status, 200);
     assert_eq!(standing.event().await.unwrap().id.as_deref(), Some("g.1"));
     client.call(edge, 1, "b_echo", json!({})).await.json().await;
-    let updated = json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://1"}});
-    eventually("the backend has a stream of this session", PATIENCE, || async { (backend.push(updated.clone()).await > 0).then_some(()) }).await;
+    let updated =
+        json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://1"}});
+    eventually("the backend has a stream of this session", PATIENCE, || async {
+        (backend.push(updated.clone()).await > 0).then_some(())
+    })
+    .await;
     let (id, message) = standing.message().await.unwrap();
     assert_eq!(message["params"]["uri"], "note://1");
     // A newer client replaces the older, and misses nothing.
@@ -178,7 +196,10 @@ async fn equal_ids_of_many_clients_are_never_mixed_up() {
         for round in 0..5 {
             let said = format!("{n}-{round}");
             let answer = client.call(edge, 1, "b_echo", json!({"text": said})).await.json().await;
-            assert!(answer["result"]["content"][0]["text"].as_str().unwrap().ends_with(&format!(" {said}")), "{answer}");
+            assert!(
+                answer["result"]["content"][0]["text"].as_str().unwrap().ends_with(&format!(" {said}")),
+                "{answer}"
+            );
         }
     });
     futures::future::join_all(clients).await;
@@ -198,7 +219,10 @@ async fn a_batch_is_taken_in_2025_03_26_only() {
     let mut old = Client { version: "2025-03-26", ..Client::new() };
     old.initialize(edge).await;
     let answers = old.post(edge, batch.clone()).await.json().await;
-    assert_eq!(answers.as_array().unwrap().iter().map(|answer| answer["id"].clone()).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        answers.as_array().unwrap().iter().map(|answer| answer["id"].clone()).collect::<Vec<_>>(),
+        [1, 2]
+    );
     let mut new = Client::new();
     new.initialize(edge).await;
     assert_eq!(new.post(edge, batch).await.status, 400);

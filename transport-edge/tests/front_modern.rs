@@ -25,7 +25,11 @@ async fn a_client_discovers_lists_and_calls_without_a_session() {
     assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 5);
     assert_eq!(listed["result"]["resultType"], "complete");
     assert!(listed["result"]["ttlMs"].as_u64().is_some() && listed["result"]["cacheScope"] == "private");
-    let called = client.modern(edge, json!(2), "tools/call", json!({"name": "b_echo", "arguments": {"text": "x"}})).await.json().await;
+    let called = client
+        .modern(edge, json!(2), "tools/call", json!({"name": "b_echo", "arguments": {"text": "x"}}))
+        .await
+        .json()
+        .await;
     assert_eq!(called["result"]["resultType"], "complete", "{called}");
     assert_eq!(called["id"], 2);
     assert!(cluster.store.is_empty());
@@ -49,7 +53,8 @@ async fn a_call_streams_its_notifications_and_closing_it_cancels() {
     let mut closed = client.modern(edge, json!(2), "tools/call", json!({"name": "b_slow"})).await;
     closed.event().await.unwrap();
     drop(closed);
-    eventually("the backend is told", PATIENCE, || async { backend.saw("notifications/cancelled").pop() }).await;
+    eventually("the backend is told", PATIENCE, || async { backend.saw("notifications/cancelled").pop() })
+        .await;
     cluster.stop().await;
 }
 
@@ -57,7 +62,11 @@ async fn a_call_streams_its_notifications_and_closing_it_cancels() {
 async fn a_question_of_a_legacy_backend_is_refused_for_the_client() {
     let backend = Backend::start().await;
     let cluster = Cluster::one(&backend).await;
-    let answer = Client::new().modern(cluster.mcp(0), json!(1), "tools/call", json!({"name": "b_ask"})).await.json().await;
+    let answer = Client::new()
+        .modern(cluster.mcp(0), json!(1), "tools/call", json!({"name": "b_ask"}))
+        .await
+        .json()
+        .await;
     assert_eq!(answer["result"]["content"][0]["text"], "nobody");
     cluster.stop().await;
 }
@@ -77,13 +86,20 @@ async fn a_listener_gets_an_ack_then_what_it_asked_for() {
     assert_eq!(ack["params"]["notifications"]["toolsListChanged"], true);
     assert_eq!(ack["params"]["notifications"].get("promptsListChanged"), None);
     assert_eq!(backend.saw("resources/subscribe").len(), 2);
-    let updated = json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://1"}});
-    eventually("the backend has a stream", PATIENCE, || async { (backend.push(updated.clone()).await > 0).then_some(()) }).await;
+    let updated =
+        json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://1"}});
+    eventually("the backend has a stream", PATIENCE, || async {
+        (backend.push(updated.clone()).await > 0).then_some(())
+    })
+    .await;
     let (_, message) = stream.message().await.unwrap();
     assert_eq!(message["method"], "notifications/resources/updated");
     assert_eq!(message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "l");
     drop(stream);
-    eventually("the backend is unsubscribed", PATIENCE, || async { (backend.saw("resources/unsubscribe").len() == 2).then_some(()) }).await;
+    eventually("the backend is unsubscribed", PATIENCE, || async {
+        (backend.saw("resources/unsubscribe").len() == 2).then_some(())
+    })
+    .await;
     cluster.stop().await;
 }
 
@@ -95,7 +111,8 @@ async fn http2_with_prior_knowledge_is_served_on_the_same_port() {
     let edge = cluster.mcp(0);
     let stream = tokio::net::TcpStream::connect(edge).await.unwrap();
     let io = hyper_util::rt::TokioIo::new(stream);
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}}});

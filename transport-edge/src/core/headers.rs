@@ -99,8 +99,11 @@ impl Accepts {
     fn note(&mut self, value: &[u8]) {
         for part in value.split(|byte| *byte == b',') {
             let kind = part.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-            self.json |= [&b"application/json"[..], b"application/*", b"*/*"].iter().any(|k| kind.eq_ignore_ascii_case(k));
-            self.events |= [&b"text/event-stream"[..], b"text/*", b"*/*"].iter().any(|k| kind.eq_ignore_ascii_case(k));
+            self.json |= [&b"application/json"[..], b"application/*", b"*/*"]
+                .iter()
+                .any(|k| kind.eq_ignore_ascii_case(k));
+            self.events |=
+                [&b"text/event-stream"[..], b"text/*", b"*/*"].iter().any(|k| kind.eq_ignore_ascii_case(k));
         }
     }
 }
@@ -181,7 +184,10 @@ fn check_meta(body: &[u8], envelope: &Envelope) -> Result<(), Problem> {
         return Err(Problem::new(codes::INVALID_PARAMS, "protocolVersion in params._meta is not a string"));
     }
     if !envelope.is_object(body, Field::MetaClientCapabilities) {
-        return Err(Problem::new(codes::INVALID_PARAMS, "clientCapabilities in params._meta is not an object"));
+        return Err(Problem::new(
+            codes::INVALID_PARAMS,
+            "clientCapabilities in params._meta is not an object",
+        ));
     }
     Ok(())
 }
@@ -243,10 +249,16 @@ mod tests {
         let name = ("mcp-name", "=?base64?Z3LDvMOf?=");
         assert_eq!(code(&[version, method, name], CALL), None);
         assert_eq!(code(&[version, method], CALL), Some(codes::HEADER_MISMATCH));
-        assert_eq!(code(&[version, method, ("mcp-name", "=?base64?!!?=")], CALL), Some(codes::HEADER_MISMATCH));
+        assert_eq!(
+            code(&[version, method, ("mcp-name", "=?base64?!!?=")], CALL),
+            Some(codes::HEADER_MISMATCH)
+        );
         assert_eq!(code(&[version, ("mcp-method", "Tools/Call"), name], CALL), Some(codes::HEADER_MISMATCH));
         assert_eq!(code(&[version, method, method, name], CALL), Some(codes::HEADER_MISMATCH));
-        assert_eq!(code(&[("mcp-protocol-version", "2025-11-25"), method, name], CALL), Some(codes::HEADER_MISMATCH));
+        assert_eq!(
+            code(&[("mcp-protocol-version", "2025-11-25"), method, name], CALL),
+            Some(codes::HEADER_MISMATCH)
+        );
     }
 
     #[test]
@@ -254,7 +266,11 @@ mod tests {
         let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
         assert_eq!(code(&[("mcp-protocol-version", MODERN)], body), Some(codes::INVALID_PARAMS));
         let body = CALL.replace(MODERN, "2030-01-01");
-        let pairs = [("mcp-protocol-version", "2030-01-01"), ("mcp-method", "tools/call"), ("mcp-name", "=?base64?Z3LDvMOf?=")];
+        let pairs = [
+            ("mcp-protocol-version", "2030-01-01"),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", "=?base64?Z3LDvMOf?="),
+        ];
         assert_eq!(code(&pairs, &body), Some(codes::UNSUPPORTED_VERSION));
     }
 

@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn a_foreign_event_id_is_refused() {
-        for text in ["", "g", "g.", "c.1", "1-2", "1-2.x", "../x.1", "1-.1", "g.+1", "g.18446744073709551616"] {
+        for text in ["", "g", "g.", "c.1", "1-2", "1-2.x", "../x.1", "1-.1", "g.+1", "g.18446744073709551616"]
+        {
             assert_eq!(EventId::parse(text), None, "{text}");
         }
     }

@@ -7,13 +7,19 @@ use super::{
     entry,
 };
 use crate::{
-    core::{codes::{self, Problem}, headers::head_size},
+    core::{
+        codes::{self, Problem},
+        headers::head_size,
+    },
     session::{Live, Scope},
 };
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use http_body_util::BodyExt as _;
-use hyper::{Request, body::{Body as _, Incoming}};
+use hyper::{
+    Request,
+    body::{Body as _, Incoming},
+};
 use parking_lot::Mutex;
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
@@ -161,7 +167,8 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Option<Bytes>, hype
 
 /// A refusal before the body was read; the connection may hold the rest of it, so it ends.
 fn refuse(status: StatusCode, why: &str) -> Box<Reply> {
-    let mut reply: http::Response<Answer> = answer::problem(status, None, &Problem::new(codes::INVALID_REQUEST, why));
+    let mut reply: http::Response<Answer> =
+        answer::problem(status, None, &Problem::new(codes::INVALID_REQUEST, why));
     reply.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
     Box::new(reply)
 }

@@ -85,7 +85,13 @@ async fn ask_standing(live: &Live, upstream: &Upstream, raw: &Bytes, id: RawId) 
 }
 
 /// Registers a backend's request and gives it the id (and the origin) that the client sees.
-pub(crate) fn ask_client(live: &Live, upstream: Upstream, raw: &Bytes, envelope: &Envelope, id: RawId) -> Bytes {
+pub(crate) fn ask_client(
+    live: &Live,
+    upstream: Upstream,
+    raw: &Bytes,
+    envelope: &Envelope,
+    id: RawId,
+) -> Bytes {
     let token = envelope.raw(raw, Field::MetaProgressToken).map(|token| raw.slice_ref(token));
     let backend = upstream.record().backend;
     let ours = live.expect_answer(upstream, id, token);
@@ -103,7 +109,13 @@ pub(crate) async fn converse(call: &Call<'_>, route: Route, method: &str, name: 
     let Call { edge, live, body, envelope, .. } = call;
     let id = body.slice_ref(envelope.id(body).unwrap_or_default());
     let Some(in_flight) = live.begin(id.clone()) else {
-        return done(call, method, name, Problem::new(own::OVERLOADED, "this id is in flight, or too many requests are").body(Some(&id)), Outcome::Code(own::OVERLOADED));
+        return done(
+            call,
+            method,
+            name,
+            Problem::new(own::OVERLOADED, "this id is in flight, or too many requests are").body(Some(&id)),
+            Outcome::Code(own::OVERLOADED),
+        );
     };
     let backend = route.backend.name().to_owned();
     let repeatable = route.repeatable;
@@ -143,7 +155,13 @@ pub(crate) async fn converse(call: &Call<'_>, route: Route, method: &str, name: 
                 repeatable,
                 body: repeatable.then(|| String::from_utf8_lossy(body).into_owned()),
             };
-            let flow = Flow { edge: (*edge).clone(), live: (*live).clone(), core: call.core, started: call.started, open };
+            let flow = Flow {
+                edge: (*edge).clone(),
+                live: (*live).clone(),
+                core: call.core,
+                started: call.started,
+                open,
+            };
             into_stream(flow, Talk { exchange, in_flight, upstream, first }).await
         }
     }
@@ -172,7 +190,14 @@ async fn first(call: &Call<'_>, waiting: &mut Waiting, backend: &str, id: &[u8],
             // The client takes no events: what belongs to the request alone has no other place.
             Some(Ok(FromBackend::Notification { .. })) => {}
             Some(Err(error)) => return failed(backend, &error, id, repeatable),
-            None => return failed(backend, &BackendError::Gone { reason: "no answer came".into() }, id, repeatable),
+            None => {
+                return failed(
+                    backend,
+                    &BackendError::Gone { reason: "no answer came".into() },
+                    id,
+                    repeatable,
+                );
+            }
         }
     }
 }
@@ -255,7 +280,11 @@ async fn pump(flow: Flow, stream: Arc<Stream>, talk: Talk) {
             }
             Some(Ok(FromBackend::Notification { raw })) => stream.send(&flow.live, raw).await,
             Some(Ok(FromBackend::Request { raw, id })) => match scan_backend(&raw) {
-                Ok(envelope) => stream.send(&flow.live, ask_client(&flow.live, upstream.clone(), &raw, &envelope, id)).await,
+                Ok(envelope) => {
+                    stream
+                        .send(&flow.live, ask_client(&flow.live, upstream.clone(), &raw, &envelope, id))
+                        .await
+                }
                 Err(_) => Ok(()),
             },
             Some(Err(error)) => break flow.failed(&error),

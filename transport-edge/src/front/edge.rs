@@ -9,7 +9,7 @@ use crate::{
 };
 use http::HeaderMap;
 use kit::{Clock, Directory, Shutdown, rpc::Channels};
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use super::{listen::Listeners, shared::Shared};
 
@@ -62,11 +62,10 @@ impl Edge {
 
 /// On whose behalf a request is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Principal(pub Arc<str>);
+pub(crate) struct Principal(pub Cow<'static, str>);
 
 /// Resolves who calls, once per request. There is no authentication yet: everybody is
 /// `anonymous`, and a session is bound to that.
 pub(crate) fn principal(_headers: &HeaderMap) -> Principal {
-    static ANONYMOUS: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| Arc::from("anonymous"));
-    Principal(ANONYMOUS.clone())
+    Principal(Cow::Borrowed("anonymous"))
 }

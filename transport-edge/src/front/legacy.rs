@@ -30,23 +30,37 @@ use std::sync::Arc;
 const CLIENT_MAX: usize = 32 << 10;
 
 /// Opens a session: state is allocated only for a well-formed `initialize` (F36).
-pub(crate) async fn initialize(edge: &Arc<Edge>, core: usize, inbound: &Inbound, envelope: &Envelope) -> Reply {
+pub(crate) async fn initialize(
+    edge: &Arc<Edge>,
+    core: usize,
+    inbound: &Inbound,
+    envelope: &Envelope,
+) -> Reply {
     let started = edge.clock.now();
     let id = envelope.id(&inbound.body).unwrap_or_default();
     let (reply, outcome, version) = match open(edge, core, inbound, envelope).await {
         Ok((live, body)) => {
             let mut reply = answer::ok(result(id, &body));
-            reply.headers_mut().extend(HeaderValue::from_str(&live.id).ok().map(|value| (SESSION_ID.clone(), value)));
+            reply
+                .headers_mut()
+                .extend(HeaderValue::from_str(&live.id).ok().map(|value| (SESSION_ID.clone(), value)));
             (reply, Outcome::None, live.version.as_str())
         }
-        Err((status, problem)) => (answer::problem(status, Some(id), &problem), Outcome::Code(problem.code), ""),
+        Err((status, problem)) => {
+            (answer::problem(status, Some(id), &problem), Outcome::Code(problem.code), "")
+        }
     };
     let took = edge.clock.now().saturating_duration_since(started);
     edge.metrics.core(core).operation("initialize", "", outcome, version, took);
     reply
 }
 
-async fn open(edge: &Arc<Edge>, core: usize, inbound: &Inbound, envelope: &Envelope) -> Result<(Arc<Live>, Bytes), (StatusCode, Problem)> {
+async fn open(
+    edge: &Arc<Edge>,
+    core: usize,
+    inbound: &Inbound,
+    envelope: &Envelope,
+) -> Result<(Arc<Live>, Bytes), (StatusCode, Problem)> {
     let body = &inbound.body;
     let record = record(edge, inbound, envelope).map_err(|problem| (StatusCode::BAD_REQUEST, problem))?;
     let id = edge.store.mint();
@@ -109,9 +123,14 @@ fn record(edge: &Edge, inbound: &Inbound, envelope: &Envelope) -> Result<Session
     let missing = |what| Problem::new(codes::INVALID_PARAMS, format!("initialize without {what}"));
     let requested = envelope.text(body, Field::ProtocolVersion).ok_or_else(|| missing("protocolVersion"))?;
     let object = |field, what| {
-        let raw = envelope.raw(body, field).filter(|_| envelope.is_object(body, field)).ok_or_else(|| missing(what))?;
+        let raw = envelope
+            .raw(body, field)
+            .filter(|_| envelope.is_object(body, field))
+            .ok_or_else(|| missing(what))?;
         match raw.len() > CLIENT_MAX {
-            true => Err(Problem::new(codes::INVALID_PARAMS, format!("{what} is larger than {CLIENT_MAX} bytes"))),
+            true => {
+                Err(Problem::new(codes::INVALID_PARAMS, format!("{what} is larger than {CLIENT_MAX} bytes")))
+            }
             false => Ok(Bytes::copy_from_slice(raw)),
         }
     };
@@ -134,7 +153,10 @@ pub(crate) async fn handle(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, inbo
     }
     if !era::header_is_served(inbound.headers.get(&PROTOCOL_VERSION).map(HeaderValue::as_bytes)) {
         let supported = era::SUPPORTED.join(", ");
-        let problem = Problem::new(codes::INVALID_REQUEST, format!("unsupported MCP-Protocol-Version (supported: {supported})"));
+        let problem = Problem::new(
+            codes::INVALID_REQUEST,
+            format!("unsupported MCP-Protocol-Version (supported: {supported})"),
+        );
         return answer::problem(StatusCode::BAD_REQUEST, None, &problem);
     }
     match inbound.method {
@@ -155,11 +177,20 @@ async fn post(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, inbound: &Inbound
     }
     match scan(&inbound.body) {
         Ok(envelope) => message(edge, core, live, &inbound.body, &envelope, accepts).await,
-        Err(error) => answer::problem(StatusCode::BAD_REQUEST, None, &Problem::new(error.code, error.to_string())),
+        Err(error) => {
+            answer::problem(StatusCode::BAD_REQUEST, None, &Problem::new(error.code, error.to_string()))
+        }
     }
 }
 
-async fn message(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, body: &Bytes, envelope: &Envelope, accepts: Accepts) -> Reply {
+async fn message(
+    edge: &Arc<Edge>,
+    core: usize,
+    live: &Arc<Live>,
+    body: &Bytes,
+    envelope: &Envelope,
+    accepts: Accepts,
+) -> Reply {
     match envelope.kind {
         Kind::Request => {
             let started = edge.clock.now();
@@ -178,7 +209,8 @@ async fn message(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, body: &Bytes, 
 
 /// An array of 2025-03-26: every message by itself, the answers in one array.
 async fn batch(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, body: &Bytes) -> Reply {
-    let refused = |code, why: String| answer::problem(StatusCode::BAD_REQUEST, None, &Problem::new(code, why));
+    let refused =
+        |code, why: String| answer::problem(StatusCode::BAD_REQUEST, None, &Problem::new(code, why));
     let spans = match scan_batch(body) {
         Ok(spans) => spans,
         Err(error) => return refused(error.code, error.to_string()),
@@ -212,8 +244,14 @@ async fn request(call: &Call<'_>) -> Reply {
     match (&*method, &call.live.scope) {
         ("tools/call", _) => forward(call, &method).await,
         ("ping", _) => own(call, &method, Ok(Bytes::from_static(b"{}"))),
-        ("initialize", _) => own(call, &method, Err(Problem::new(codes::INVALID_REQUEST, "the session is initialized already"))),
-        ("server/discover" | "subscriptions/listen", _) => own(call, &method, Err(Problem::new(codes::METHOD_NOT_FOUND, "method not found"))),
+        ("initialize", _) => own(
+            call,
+            &method,
+            Err(Problem::new(codes::INVALID_REQUEST, "the session is initialized already")),
+        ),
+        ("server/discover" | "subscriptions/listen", _) => {
+            own(call, &method, Err(Problem::new(codes::METHOD_NOT_FOUND, "method not found")))
+        }
         ("logging/setLevel", _) => {
             let set = set_level(call).await;
             own(call, &method, set)
@@ -253,10 +291,14 @@ fn own(call: &Call<'_>, method: &str, outcome: Result<Bytes, Problem>) -> Reply 
 
 /// The level is the session's: every upstream gets it, those opened later too.
 async fn set_level(call: &Call<'_>) -> Result<Bytes, Problem> {
-    const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+    const LEVELS: [&str; 8] =
+        ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
     let level = call.envelope.text(call.body, Field::LogLevel).unwrap_or_default();
     if !LEVELS.contains(&&*level) {
-        return Err(Problem::new(codes::INVALID_PARAMS, format!("level must be one of {}", LEVELS.join(", "))));
+        return Err(Problem::new(
+            codes::INVALID_PARAMS,
+            format!("level must be one of {}", LEVELS.join(", ")),
+        ));
     }
     let kept = call.live.update(|record| record.log_level = level.to_string()).await;
     kept.map_err(|error| Problem::new(own::BACKEND_UNAVAILABLE, format!("the level is not kept: {error}")))?;
@@ -279,7 +321,11 @@ async fn subscribe(call: &Call<'_>, method: &str) -> Reply {
     let uri = call.envelope.text(call.body, Field::Uri).unwrap_or_default().into_owned();
     let whole = Call { accepts: Accepts { json: true, events: false }, ..*call };
     let reply = converse(&whole, route, method, "").await;
-    let taken = reply.body().whole().and_then(|body| scan(&body).ok()).is_some_and(|envelope| envelope.kind == Kind::Response);
+    let taken = reply
+        .body()
+        .whole()
+        .and_then(|body| scan(&body).ok())
+        .is_some_and(|envelope| envelope.kind == Kind::Response);
     if taken {
         let kept = call.live.update(|record| {
             record.subscriptions.retain(|known| known.backend != backend || known.uri != uri);
@@ -303,7 +349,8 @@ async fn notification(live: &Arc<Live>, body: &Bytes, envelope: &Envelope) {
             }
         }
         "notifications/progress" => {
-            let target = envelope.raw(body, Field::ProgressToken).and_then(|token| live.progress_target(token));
+            let target =
+                envelope.raw(body, Field::ProgressToken).and_then(|token| live.progress_target(token));
             if let Some(upstream) = target {
                 notify(&upstream, body).await;
             }
@@ -349,7 +396,11 @@ async fn get(edge: &Arc<Edge>, live: &Arc<Live>, inbound: &Inbound) -> Reply {
         Ok(body) => answer::stream(body),
         Err(StreamError::Store(StoreError::NotFound)) => problems::session_gone(None),
         Err(StreamError::Store(error)) => problems::unavailable(None, &error.to_string()),
-        Err(error) => answer::problem(StatusCode::BAD_REQUEST, None, &Problem::new(codes::INVALID_REQUEST, error.to_string())),
+        Err(error) => answer::problem(
+            StatusCode::BAD_REQUEST,
+            None,
+            &Problem::new(codes::INVALID_REQUEST, error.to_string()),
+        ),
     }
 }
 

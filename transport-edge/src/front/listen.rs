@@ -7,7 +7,7 @@ use super::{
     lists,
 };
 use crate::{
-    backend::{Core, Era, Exchange, FromBackend, CallMeta},
+    backend::{CallMeta, Core, Era, Exchange, FromBackend},
     core::{
         catalog::Catalog,
         codes::{self, Problem, own},
@@ -23,7 +23,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, atomic::{AtomicUsize, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::broadcast;
@@ -98,13 +101,19 @@ impl Listeners {
 pub(crate) async fn listen(edge: &Arc<Edge>, scope: &Scope, body: &Bytes, envelope: &Envelope) -> Reply {
     let id = body.slice_ref(envelope.id(body).unwrap_or_default());
     let refuse = |status, problem: Problem| answer::problem(status, Some(&id), &problem);
-    let filter = envelope.raw(body, Field::Notifications).and_then(|raw| serde_json::from_slice::<Filter>(raw).ok());
+    let filter =
+        envelope.raw(body, Field::Notifications).and_then(|raw| serde_json::from_slice::<Filter>(raw).ok());
     let Some(filter) = filter.filter(|filter| filter.resource_subscriptions.len() <= RESOURCES_MAX) else {
-        let why = format!("params.notifications is missing, malformed or names more than {RESOURCES_MAX} resources");
+        let why = format!(
+            "params.notifications is missing, malformed or names more than {RESOURCES_MAX} resources"
+        );
         return refuse(StatusCode::BAD_REQUEST, Problem::new(codes::INVALID_PARAMS, why));
     };
     if edge.listeners.open.load(Ordering::Relaxed) >= STREAMS_MAX {
-        return refuse(StatusCode::TOO_MANY_REQUESTS, Problem::new(own::OVERLOADED, "too many listen streams are open"));
+        return refuse(
+            StatusCode::TOO_MANY_REQUESTS,
+            Problem::new(own::OVERLOADED, "too many listen streams are open"),
+        );
     }
     let catalog = lists::settled(edge).await;
     let mut updates = Updates::new(edge);
@@ -159,15 +168,17 @@ impl Listener {
         let now = self.edge.backends.catalog();
         let kinds = lists::changed(&self.catalog, &now, lists::of_scope(&self.scope));
         self.catalog = now;
-        let wanted = kinds.into_iter().filter(|kind| self.filter.wants(kind));
-        wanted.fold(true, |open, kind| open && self.send(&format!("notifications/{kind}/list_changed"), json!({})))
+        let mut wanted = kinds.into_iter().filter(|kind| self.filter.wants(kind));
+        wanted.all(|kind| self.send(&format!("notifications/{kind}/list_changed"), json!({})))
     }
 
     fn update(&self, update: Result<(String, String), broadcast::error::RecvError>) -> bool {
         match update {
             Ok((_, uri)) if self.filter.resource_subscriptions.contains(&uri) => self.resource(&uri),
             Ok(_) => true,
-            Err(broadcast::error::RecvError::Lagged(_)) => self.filter.resource_subscriptions.iter().all(|uri| self.resource(uri)),
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                self.filter.resource_subscriptions.iter().all(|uri| self.resource(uri))
+            }
             Err(broadcast::error::RecvError::Closed) => false,
         }
     }
@@ -197,7 +208,8 @@ async fn from_sources(sources: &mut Vec<Exchange>) -> String {
         if sources.is_empty() {
             return std::future::pending().await;
         }
-        let (next, at, _) = futures::future::select_all(sources.iter_mut().map(|source| Box::pin(source.next()))).await;
+        let (next, at, _) =
+            futures::future::select_all(sources.iter_mut().map(|source| Box::pin(source.next()))).await;
         match next {
             Some(Ok(FromBackend::Notification { raw })) => {
                 let uri = scan_backend(&raw).ok().and_then(|envelope| {
@@ -226,7 +238,12 @@ impl Updates {
     }
 
     /// Subscribes where a backend has the resource; what it cannot promise leaves the filter.
-    async fn subscribe(&mut self, catalog: &Catalog, scope: &Scope, mut filter: Filter) -> (Filter, Vec<Exchange>) {
+    async fn subscribe(
+        &mut self,
+        catalog: &Catalog,
+        scope: &Scope,
+        mut filter: Filter,
+    ) -> (Filter, Vec<Exchange>) {
         let mut by_backend: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for uri in filter.resource_subscriptions.drain(..) {
             if let Some(backend) = catalog.resource(lists::of_scope(scope), &uri) {
@@ -281,7 +298,14 @@ impl Updates {
                 && let Some(upstream) = self.edge.shared.ready(&key.0)
             {
                 let core = Core(self.edge.relay_core());
-                tell(&upstream, core, "resources/unsubscribe", &json!({ "uri": key.1 }), self.edge.clock.now()).await;
+                tell(
+                    &upstream,
+                    core,
+                    "resources/unsubscribe",
+                    &json!({ "uri": key.1 }),
+                    self.edge.clock.now(),
+                )
+                .await;
             }
         }
     }

@@ -66,7 +66,12 @@ pub(crate) fn discovered(catalog: &Catalog, scope: &Scope) -> Bytes {
 
 fn complete(ttl_ms: u64) -> Map<String, Value> {
     let meta = json!({ "io.modelcontextprotocol/serverInfo": server_info() });
-    let members = [("resultType", json!("complete")), ("ttlMs", json!(ttl_ms)), ("cacheScope", json!("private")), ("_meta", meta)];
+    let members = [
+        ("resultType", json!("complete")),
+        ("ttlMs", json!(ttl_ms)),
+        ("cacheScope", json!("private")),
+        ("_meta", meta),
+    ];
     members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
@@ -103,7 +108,14 @@ fn instructions(catalog: &Catalog, scope: Option<&str>) -> Option<String> {
 }
 
 /// One page of a merged list as a result.
-pub(crate) async fn page(edge: &Edge, list: List, scope: &Scope, body: &[u8], envelope: &Envelope, modern: bool) -> Result<Bytes, Problem> {
+pub(crate) async fn page(
+    edge: &Edge,
+    list: List,
+    scope: &Scope,
+    body: &[u8],
+    envelope: &Envelope,
+    modern: bool,
+) -> Result<Bytes, Problem> {
     let catalog = settled(edge).await;
     let name = of_scope(scope);
     if let Some(problem) = problems::all_out(&catalog, name)
@@ -138,7 +150,9 @@ fn braced(members: &[u8], modern: bool) -> Bytes {
     out.put_u8(b'{');
     if modern {
         let rest = Value::from(complete(LIST_TTL_MS)).to_string();
-        out.put_slice(rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default().as_bytes());
+        out.put_slice(
+            rest.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default().as_bytes(),
+        );
         out.put_u8(b',');
     }
     out.put_slice(members);
@@ -148,9 +162,18 @@ fn braced(members: &[u8], modern: bool) -> Bytes {
 
 /// The kinds of lists in which two catalogs differ, as in `notifications/<kind>/list_changed`.
 pub(crate) fn changed(before: &Catalog, after: &Catalog, scope: Option<&str>) -> Vec<&'static str> {
-    let differs = |list: List| before.count(list) != after.count(list) || before.page(list, scope, None) != after.page(list, scope, None);
-    let kinds = [("tools", List::Tools), ("prompts", List::Prompts), ("resources", List::Resources), ("resources", List::Templates)];
-    let mut changed: Vec<_> = kinds.into_iter().filter(|(_, list)| differs(*list)).map(|(kind, _)| kind).collect();
+    let differs = |list: List| {
+        before.count(list) != after.count(list)
+            || before.page(list, scope, None) != after.page(list, scope, None)
+    };
+    let kinds = [
+        ("tools", List::Tools),
+        ("prompts", List::Prompts),
+        ("resources", List::Resources),
+        ("resources", List::Templates),
+    ];
+    let mut changed: Vec<_> =
+        kinds.into_iter().filter(|(_, list)| differs(*list)).map(|(kind, _)| kind).collect();
     changed.dedup();
     changed
 }

@@ -23,7 +23,10 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A request without an answer becomes a stream after this time, so that proxies keep it open.
 const STREAM_AFTER: Duration = Duration::from_secs(10);
@@ -66,7 +69,9 @@ impl Call<'_> {
         let Call { edge, inbound, envelope, .. } = self;
         let method = envelope.method(&inbound.body);
         match &*method {
-            "tools/call" | "prompts/get" | "resources/read" | "completion/complete" => self.forward(&method).await,
+            "tools/call" | "prompts/get" | "resources/read" | "completion/complete" => {
+                self.forward(&method).await
+            }
             "server/discover" => {
                 let catalog = lists::settled(edge).await;
                 self.own(&method, Ok(lists::discovered(&catalog, &inbound.scope)))
@@ -133,7 +138,9 @@ impl Call<'_> {
         let backend = route.backend.name().to_owned();
         let repeatable = route.repeatable;
         match self.begin(route).await {
-            Ok((exchange, upstream)) => self.converse(exchange, upstream, method, &name, &backend, repeatable).await,
+            Ok((exchange, upstream)) => {
+                self.converse(exchange, upstream, method, &name, &backend, repeatable).await
+            }
             Err(error) => self.fail(method, &name, problems::backend(&backend, &error, repeatable)),
         }
     }
@@ -143,13 +150,22 @@ impl Call<'_> {
         let upstream = edge.shared.get(edge, &route.backend).await?;
         let timeout = route.backend.call_timeout().unwrap_or(edge.config.call_timeout);
         let meta = CallMeta { deadline: self.started + timeout, headers: params(&inbound.headers) };
-        let exchange = upstream.request(Core(self.core), inbound.body.clone(), envelope, route.edits, meta).await?;
+        let exchange =
+            upstream.request(Core(self.core), inbound.body.clone(), envelope, route.edits, meta).await?;
         Ok((exchange, upstream))
     }
 
     /// Waits for the answer; a notification before it, or silence, makes it a stream. Dropping
     /// this future (the client closed) drops the exchange, which cancels the call.
-    async fn converse(&self, mut exchange: Exchange, upstream: Upstream, method: &str, name: &str, backend: &str, repeatable: bool) -> Reply {
+    async fn converse(
+        &self,
+        mut exchange: Exchange,
+        upstream: Upstream,
+        method: &str,
+        name: &str,
+        backend: &str,
+        repeatable: bool,
+    ) -> Reply {
         let late = tokio::time::sleep(STREAM_AFTER);
         tokio::pin!(late);
         let first = loop {
@@ -170,7 +186,9 @@ impl Call<'_> {
                 Some(Ok(FromBackend::Notification { raw })) if self.accepts.events => break Some(raw),
                 Some(Ok(FromBackend::Notification { .. })) => {}
                 Some(Ok(FromBackend::Request { raw, id })) => refuse_request(&upstream, &raw, id).await,
-                Some(Err(error)) => return self.fail(method, name, problems::backend(backend, &error, repeatable)),
+                Some(Err(error)) => {
+                    return self.fail(method, name, problems::backend(backend, &error, repeatable));
+                }
                 None => {
                     let error = BackendError::Gone { reason: "no answer came".into() };
                     return self.fail(method, name, problems::backend(backend, &error, repeatable));
@@ -245,7 +263,8 @@ impl Flow {
 
 /// A legacy backend asks its client something: this revision has no such requests.
 pub(super) async fn refuse_request(upstream: &Upstream, raw: &Bytes, id: RawId) {
-    let problem = Problem::new(codes::METHOD_NOT_FOUND, "the client cannot be asked in its protocol revision");
+    let problem =
+        Problem::new(codes::METHOD_NOT_FOUND, "the client cannot be asked in its protocol revision");
     let answer = problem.body(Some(&id.0));
     let Ok(envelope) = scan_backend(&answer) else { return };
     if let Err(error) = upstream.answer(&id, answer, &envelope).await {
@@ -264,13 +283,19 @@ fn check_params(headers: &HeaderMap, body: &[u8], envelope: &Envelope, hints: &H
     if hints.headers.is_empty() {
         return Ok(());
     }
-    let arguments: serde_json::Value =
-        envelope.raw(body, Field::Arguments).and_then(|raw| serde_json::from_slice(raw).ok()).unwrap_or_default();
+    let arguments: serde_json::Value = envelope
+        .raw(body, Field::Arguments)
+        .and_then(|raw| serde_json::from_slice(raw).ok())
+        .unwrap_or_default();
     for param in hints.headers.iter() {
         let name = format!("{PARAM_PREFIX}{}", param.token.to_ascii_lowercase());
         let mut values = headers.get_all(&name).iter();
         let (header, again) = (values.next(), values.next());
-        let argument = param.path.iter().try_fold(&arguments, |value, key| value.get(key)).filter(|value| !value.is_null());
+        let argument = param
+            .path
+            .iter()
+            .try_fold(&arguments, |value, key| value.get(key))
+            .filter(|value| !value.is_null());
         let agree = match (argument, header, again) {
             (None, None, _) => true,
             (Some(argument), Some(header), None) => says(header, argument),
@@ -288,7 +313,9 @@ fn says(header: &HeaderValue, argument: &serde_json::Value) -> bool {
     match argument {
         serde_json::Value::String(value) => text == value.as_str(),
         serde_json::Value::Bool(value) => text == if *value { "true" } else { "false" },
-        serde_json::Value::Number(value) => text.parse::<f64>().is_ok_and(|number| Some(number) == value.as_f64()),
+        serde_json::Value::Number(value) => {
+            text.parse::<f64>().is_ok_and(|number| Some(number) == value.as_f64())
+        }
         _ => false,
     }
 }

@@ -32,7 +32,11 @@ pub(crate) fn unknown(what: &str, name: &str, catalog: &Catalog, scope: Option<&
     let name: String = name.chars().take(128).collect();
     let problem = Problem::new(codes::INVALID_PARAMS, format!("unknown {what}: {name}"));
     match troubles(catalog, scope) {
-        Some((text, data)) => Problem { message: format!("{}; not available now: {text}", problem.message), data: Some(data), ..problem },
+        Some((text, data)) => Problem {
+            message: format!("{}; not available now: {text}", problem.message),
+            data: Some(data),
+            ..problem
+        },
         None => problem,
     }
 }
@@ -53,14 +57,19 @@ fn troubles(catalog: &Catalog, scope: Option<&str>) -> Option<(String, serde_jso
         return None;
     }
     let text: Vec<String> = troubles.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
-    let list: Vec<_> = troubles.iter().map(|(name, reason)| json!({ "backend": &**name, "reason": reason })).collect();
+    let list: Vec<_> =
+        troubles.iter().map(|(name, reason)| json!({ "backend": &**name, "reason": reason })).collect();
     Some((text.join(", "), json!({ "backends": list, "retryable": true })))
 }
 
 /// The node that worked on a call is lost (K30).
 pub(crate) fn node_lost(what: &str) -> Problem {
     let data = json!({ "reason": "NODE_LOST", "retryable": true });
-    Problem::new(own::NODE_LOST, format!("the node that worked on {what} is lost; it may or may not have run")).with(data)
+    Problem::new(
+        own::NODE_LOST,
+        format!("the node that worked on {what} is lost; it may or may not have run"),
+    )
+    .with(data)
 }
 
 /// 404: the client has to initialize again.

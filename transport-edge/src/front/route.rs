@@ -1,6 +1,10 @@
 //! Where a request goes: which backend, under which name.
 
-use super::{edge::Edge, lists::{self, of_scope}, problems};
+use super::{
+    edge::Edge,
+    lists::{self, of_scope},
+    problems,
+};
 use crate::{
     backend::Backend,
     core::{
@@ -29,7 +33,13 @@ pub(crate) struct Route {
 
 /// Finds the backend of a request that a backend has to answer. Waits for backends that are
 /// starting only when the name is not known yet.
-pub(crate) async fn find(edge: &Edge, scope: &Scope, body: &Bytes, envelope: &Envelope, method: &str) -> Result<Route, Problem> {
+pub(crate) async fn find(
+    edge: &Edge,
+    scope: &Scope,
+    body: &Bytes,
+    envelope: &Envelope,
+    method: &str,
+) -> Result<Route, Problem> {
     let catalog = edge.backends.catalog();
     match locate(edge, &catalog, scope, body, envelope, method) {
         Err(problem) if matches!(problem.code, codes::INVALID_PARAMS | codes::RESOURCE_NOT_FOUND) => {
@@ -43,11 +53,32 @@ pub(crate) async fn find(edge: &Edge, scope: &Scope, body: &Bytes, envelope: &En
     }
 }
 
-fn locate(edge: &Edge, catalog: &Catalog, scope: &Scope, body: &Bytes, envelope: &Envelope, method: &str) -> Result<Route, Problem> {
+fn locate(
+    edge: &Edge,
+    catalog: &Catalog,
+    scope: &Scope,
+    body: &Bytes,
+    envelope: &Envelope,
+    method: &str,
+) -> Result<Route, Problem> {
     let within = of_scope(scope);
     let (server, name, hints) = match method {
-        "tools/call" => named(catalog.tool(within, &field(body, envelope, Field::Name)?), "tool", body, envelope, catalog, scope)?,
-        "prompts/get" => named(catalog.prompt(within, &field(body, envelope, Field::Name)?), "prompt", body, envelope, catalog, scope)?,
+        "tools/call" => named(
+            catalog.tool(within, &field(body, envelope, Field::Name)?),
+            "tool",
+            body,
+            envelope,
+            catalog,
+            scope,
+        )?,
+        "prompts/get" => named(
+            catalog.prompt(within, &field(body, envelope, Field::Name)?),
+            "prompt",
+            body,
+            envelope,
+            catalog,
+            scope,
+        )?,
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
             let uri = field(body, envelope, Field::Uri)?;
             let server = catalog.resource(within, &uri).ok_or_else(|| no_resource(&uri, catalog, within))?;
@@ -104,7 +135,12 @@ fn no_resource(uri: &str, catalog: &Catalog, scope: Option<&str>) -> Problem {
 }
 
 /// The prompt or template that `completion/complete` refers to.
-fn reference(catalog: &Catalog, scope: Option<&str>, body: &Bytes, envelope: &Envelope) -> Result<Place, Problem> {
+fn reference(
+    catalog: &Catalog,
+    scope: Option<&str>,
+    body: &Bytes,
+    envelope: &Envelope,
+) -> Result<Place, Problem> {
     let span = envelope.span(Field::Reference);
     let raw = span.of(body);
     let value = |key: &str| member(raw, key).and_then(|inner| text(inner.of(raw)).map(|text| (inner, text)));
@@ -113,7 +149,9 @@ fn reference(catalog: &Catalog, scope: Option<&str>, body: &Bytes, envelope: &En
     match kind.as_str() {
         "ref/prompt" => {
             let (inner, name) = value("name").ok_or_else(missing)?;
-            let target = catalog.prompt(scope, &name).ok_or_else(|| problems::unknown("prompt", &name, catalog, scope))?;
+            let target = catalog
+                .prompt(scope, &name)
+                .ok_or_else(|| problems::unknown("prompt", &name, catalog, scope))?;
             let at = Span { start: span.start + inner.start, end: span.start + inner.end };
             let own = serde_json::Value::from(&*target.name).to_string();
             Ok((target.server, Some((at, own.into())), Hints::default()))
@@ -130,11 +168,14 @@ fn reference(catalog: &Catalog, scope: Option<&str>, body: &Bytes, envelope: &En
 /// The backend that lists exactly this template.
 fn template(catalog: &Catalog, uri: &str) -> Option<Arc<str>> {
     let mut servers = catalog.servers();
-    servers.find(|(_, entry)| entry.templates.iter().any(|item| &*item.key == uri)).map(|(name, _)| name.clone())
+    servers
+        .find(|(_, entry)| entry.templates.iter().any(|item| &*item.key == uri))
+        .map(|(name, _)| name.clone())
 }
 
 fn field(body: &[u8], envelope: &Envelope, field: Field) -> Result<String, Problem> {
     let text = envelope.text(body, field);
     let name = if field == Field::Uri { "uri" } else { "name" };
-    text.map(std::borrow::Cow::into_owned).ok_or_else(|| Problem::new(codes::INVALID_PARAMS, format!("{name} is missing or not a string")))
+    text.map(std::borrow::Cow::into_owned)
+        .ok_or_else(|| Problem::new(codes::INVALID_PARAMS, format!("{name} is missing or not a string")))
 }

@@ -41,7 +41,10 @@ const H2_STREAMS: u32 = 128;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Binds the port once per event loop. Port 0 is resolved by the first.
-pub(crate) fn bind(addr: SocketAddr, loops: usize) -> Result<(Vec<std::net::TcpListener>, SocketAddr), Error> {
+pub(crate) fn bind(
+    addr: SocketAddr,
+    loops: usize,
+) -> Result<(Vec<std::net::TcpListener>, SocketAddr), Error> {
     let failed = |source| Error::Bind { addr, source };
     let first = reuse_port(addr).map_err(failed)?;
     let bound = first.local_addr().map_err(failed)?;
@@ -62,7 +65,8 @@ pub(crate) fn start(
 ) -> Result<Vec<tokio::sync::oneshot::Receiver<()>>, Error> {
     let mut ends = Vec::new();
     for (core, listener) in listeners.into_iter().enumerate() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
         let (edge, stop, abort) = (edge.clone(), stop.clone(), abort.clone());
         let (done, end) = tokio::sync::oneshot::channel();
         let serve = move || {

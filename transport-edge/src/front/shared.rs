@@ -29,7 +29,11 @@ pub(crate) struct Shared(RwLock<HashMap<String, Arc<OnceCell<Upstream>>>>);
 
 impl Shared {
     /// The shared upstream to a backend, opened if need be.
-    pub(crate) async fn get(&self, edge: &Arc<Edge>, backend: &Arc<Backend>) -> Result<Upstream, BackendError> {
+    pub(crate) async fn get(
+        &self,
+        edge: &Arc<Edge>,
+        backend: &Arc<Backend>,
+    ) -> Result<Upstream, BackendError> {
         if let Some(upstream) = self.ready(backend.name()) {
             return Ok(upstream);
         }
@@ -105,7 +109,14 @@ async fn look_again(edge: Weak<Edge>, backend: String) {
         let Ok(upstream) = edge.shared.get(&edge, &found).await else { continue };
         for uri in watched {
             let core = Core(edge.relay_core());
-            tell(&upstream, core, "resources/subscribe", &serde_json::json!({ "uri": uri }), edge.clock.now()).await;
+            tell(
+                &upstream,
+                core,
+                "resources/subscribe",
+                &serde_json::json!({ "uri": uri }),
+                edge.clock.now(),
+            )
+            .await;
             edge.listeners.updated(&backend, &uri);
         }
         return;

@@ -9,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use kit::{Directory, Instance, State, rpc::with_deadline};
 use proto::{
-    edge::{RelayHead, RelayRequest, RelayResponse, edge_service_client::EdgeServiceClient, relay_response::Part},
+    edge::{
+        RelayHead, RelayRequest, RelayResponse, edge_service_client::EdgeServiceClient, relay_response::Part,
+    },
     error::Code,
 };
 use std::{sync::Arc, time::Duration};
@@ -32,7 +34,13 @@ pub(crate) enum Relayed {
 }
 
 /// Sends a request to the session's anchor.
-pub(crate) async fn relay(edge: &Arc<Edge>, anchor: &Instance, id: &str, epoch: u64, inbound: &Inbound) -> Relayed {
+pub(crate) async fn relay(
+    edge: &Arc<Edge>,
+    anchor: &Instance,
+    id: &str,
+    epoch: u64,
+    inbound: &Inbound,
+) -> Relayed {
     let addr = anchor.addr.as_str();
     let request = RelayRequest {
         session_id: id.to_owned(),
@@ -92,7 +100,10 @@ fn refused(status: &Status) -> bool {
 }
 
 /// The head, then either the whole body or a stream of it.
-async fn answer(mut stream: Streaming<RelayResponse>, down: impl Future<Output = ()> + Send + 'static) -> Result<Reply, Status> {
+async fn answer(
+    mut stream: Streaming<RelayResponse>,
+    down: impl Future<Output = ()> + Send + 'static,
+) -> Result<Reply, Status> {
     let Some(Part::Head(head)) = stream.message().await?.and_then(|response| response.part) else {
         return Err(Status::internal("a relayed answer without a head"));
     };
@@ -103,7 +114,10 @@ async fn answer(mut stream: Streaming<RelayResponse>, down: impl Future<Output =
         false => Answer::from(collect(stream).await?),
     };
     let mut reply = http::Response::new(body);
-    *reply.status_mut() = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::BAD_GATEWAY);
+    *reply.status_mut() = u16::try_from(status)
+        .ok()
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .unwrap_or(StatusCode::BAD_GATEWAY);
     *reply.headers_mut() = headers;
     Ok(reply)
 }

@@ -19,7 +19,12 @@ const CARRIED: [&str; 9] = [
 /// Headers as they are sent.
 pub(crate) fn to_wire(headers: &HeaderMap) -> Vec<Header> {
     let carried = headers.iter().filter(|(name, _)| CARRIED.contains(&name.as_str()));
-    carried.map(|(name, value)| Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec().into() }).collect()
+    carried
+        .map(|(name, value)| Header {
+            name: name.as_str().to_owned(),
+            value: value.as_bytes().to_vec().into(),
+        })
+        .collect()
 }
 
 /// Headers as they came; what is not carried is left out.

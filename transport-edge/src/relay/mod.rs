@@ -56,7 +56,12 @@ pub(crate) async fn serve(edge: &Arc<Edge>, core: usize, id: &str, inbound: &Inb
                 }
                 Relayed::Broke { sent } => {
                     edge.metrics.relay_failed.inc();
-                    tracing::info!(anchor = anchor.name, sent, session = crate::session::hash(id), "the anchor edge does not answer");
+                    tracing::info!(
+                        anchor = anchor.name,
+                        sent,
+                        session = crate::session::hash(id),
+                        "the anchor edge does not answer"
+                    );
                     maybe_ran |= sent;
                     epoch
                 }
@@ -98,7 +103,12 @@ async fn cannot(edge: &Edge, id: &str, inbound: &Inbound, error: &StoreError) ->
 }
 
 /// Makes this edge the anchor, unless it is already; requests of one session wait for one.
-pub(crate) async fn take_over(edge: &Arc<Edge>, id: &str, principal: &str, seen: u64) -> Result<Arc<Live>, AdoptError> {
+pub(crate) async fn take_over(
+    edge: &Arc<Edge>,
+    id: &str,
+    principal: &str,
+    seen: u64,
+) -> Result<Arc<Live>, AdoptError> {
     let turn = edge.adoptions.0.lock().entry(id.to_owned()).or_default().clone();
     let _turn = turn.lock().await;
     let taken = match edge.sessions.get(id).filter(|live| live.epoch > seen && live.principal == principal) {
@@ -128,7 +138,13 @@ async fn begin(edge: &Arc<Edge>, id: &str, principal: &str, seen: u64) -> Result
 
 /// Serves the request here. One that may have run at the lost anchor runs again only if that
 /// does no harm.
-async fn after_adoption(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, inbound: &Inbound, maybe_ran: bool) -> Reply {
+async fn after_adoption(
+    edge: &Arc<Edge>,
+    core: usize,
+    live: &Arc<Live>,
+    inbound: &Inbound,
+    maybe_ran: bool,
+) -> Reply {
     if maybe_ran && let Some(reply) = lost(edge, inbound) {
         edge.metrics.lost.inc();
         return reply;
@@ -142,7 +158,9 @@ fn lost(edge: &Edge, inbound: &Inbound) -> Option<Reply> {
     let name = envelope.text(&inbound.body, Field::Name).unwrap_or_default();
     let scope = Some(inbound.scope.as_str()).filter(|scope| !scope.is_empty());
     let hints = edge.backends.catalog().tool(scope, &name).map(|target| target.hints).unwrap_or_default();
-    if front::repeatable(&method, &hints) || matches!(&*method, "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe") {
+    if front::repeatable(&method, &hints)
+        || matches!(&*method, "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe")
+    {
         return None;
     }
     let body = node_lost(if name.is_empty() { &method } else { &name }).body(envelope.id(&inbound.body));

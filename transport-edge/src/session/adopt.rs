@@ -99,7 +99,9 @@ async fn win(
         let value = Bytes::from(record.encode_to_vec());
         match store.put(id, principal, &stored.version, value.clone()).await {
             Ok(version) => return Ok((record, Stored { version, value, lease_until: None })),
-            Err(StoreError::Mismatch | StoreError::Unknown(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+            Err(StoreError::Mismatch | StoreError::Unknown(_)) => {
+                tokio::time::sleep(Duration::from_millis(10)).await
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -121,7 +123,11 @@ async fn replay(
 
 /// A POST stream as its log tells; nothing when it ended. A log whose first event is gone has no
 /// open request any more: it is answered as not repeatable.
-async fn reopen(store: &Arc<dyn SessionStore>, live: &Live, name: &str) -> Result<Option<(Arc<Stream>, OpenRequest)>, StoreError> {
+async fn reopen(
+    store: &Arc<dyn SessionStore>,
+    live: &Live,
+    name: &str,
+) -> Result<Option<(Arc<Stream>, OpenRequest)>, StoreError> {
     let log = replay(store, &live.id, name, live.epoch).await?;
     if !log.known || log.events.iter().any(|event| event.kind() == EventKind::End) {
         return Ok(None);

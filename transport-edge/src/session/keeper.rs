@@ -57,15 +57,20 @@ async fn round(edge: &Arc<Edge>) {
             edge.sessions.remove(live);
         }
     }
-    let active: Vec<_> = all.iter().filter(|live| !live.is_ended() && now.saturating_sub(live.last_used()) < ACTIVE_MS).collect();
+    let active: Vec<_> = all
+        .iter()
+        .filter(|live| !live.is_ended() && now.saturating_sub(live.last_used()) < ACTIVE_MS)
+        .collect();
     stream::iter(&active).for_each_concurrent(PARALLEL, |live| renew(edge, live)).await;
     let dirty = all.iter().filter(|live| live.is_dirty() && !live.is_ended());
-    stream::iter(dirty).for_each_concurrent(PARALLEL, |live| async move {
-        if let Err(error) = live.update(|_| {}).await {
-            tracing::debug!(session = live.hash, %error, "a noted change is not kept yet");
-            live.note(|_| {});
-        }
-    }).await;
+    stream::iter(dirty)
+        .for_each_concurrent(PARALLEL, |live| async move {
+            if let Err(error) = live.update(|_| {}).await {
+                tracing::debug!(session = live.hash, %error, "a noted change is not kept yet");
+                live.note(|_| {});
+            }
+        })
+        .await;
     touch(edge, &all, now).await;
 }
 
@@ -101,10 +106,12 @@ async fn announce(edge: &Edge, kinds: &[&'static str]) {
     }
     let all = edge.sessions.all();
     let listening = all.iter().filter(|live| live.scope == Scope::All && live.standing().is_some());
-    stream::iter(listening).for_each_concurrent(PARALLEL, |live| async move {
-        for kind in kinds {
-            let body = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{kind}/list_changed"}}"#);
-            to_standing(live, body.into()).await;
-        }
-    }).await;
+    stream::iter(listening)
+        .for_each_concurrent(PARALLEL, |live| async move {
+            for kind in kinds {
+                let body = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{kind}/list_changed"}}"#);
+                to_standing(live, body.into()).await;
+            }
+        })
+        .await;
 }

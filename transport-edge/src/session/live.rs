@@ -182,7 +182,10 @@ impl Live {
     }
 
     /// Changes the record and waits until it is kept.
-    pub(crate) async fn update(&self, change: impl FnOnce(&mut SessionRecord) + Send) -> Result<(), StoreError> {
+    pub(crate) async fn update(
+        &self,
+        change: impl FnOnce(&mut SessionRecord) + Send,
+    ) -> Result<(), StoreError> {
         let mut kept = self.kept.lock().await;
         self.dirty.store(false, Ordering::Release);
         let mut record = self.record();
@@ -336,12 +339,18 @@ impl Live {
     // ---- requests to the client
 
     /// Registers a backend's request and answers the id under which the client sees it.
-    pub(crate) fn expect_answer(&self, upstream: Upstream, id: RawId, progress_token: Option<Bytes>) -> Bytes {
+    pub(crate) fn expect_answer(
+        &self,
+        upstream: Upstream,
+        id: RawId,
+        progress_token: Option<Bytes>,
+    ) -> Bytes {
         let order = self.next_request.fetch_add(1, Ordering::Relaxed);
         let ours = Bytes::from(format!("\"s{}-{order}\"", self.epoch));
         let mut pending = self.pending.lock();
         if pending.len() >= PENDING_MAX
-            && let Some(oldest) = pending.iter().min_by_key(|(_, entry)| entry.order).map(|(id, _)| id.clone())
+            && let Some(oldest) =
+                pending.iter().min_by_key(|(_, entry)| entry.order).map(|(id, _)| id.clone())
         {
             pending.remove(&oldest);
         }

@@ -74,7 +74,11 @@ impl LocalStore {
         }
     }
 
-    fn with<T>(&self, id: &str, act: impl FnOnce(&mut Kept) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn with<T>(
+        &self,
+        id: &str,
+        act: impl FnOnce(&mut Kept) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         self.reach()?;
         let now = self.clock.now();
         let mut sessions = self.sessions.lock();
@@ -111,7 +115,13 @@ impl SessionStore for LocalStore {
         id.len() == 36 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     }
 
-    async fn create(&self, id: &str, principal: &str, value: Bytes, ttl: Duration) -> Result<Version, StoreError> {
+    async fn create(
+        &self,
+        id: &str,
+        principal: &str,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<Version, StoreError> {
         self.reach()?;
         let now = self.clock.now();
         let mut sessions = self.sessions.lock();
@@ -142,7 +152,13 @@ impl SessionStore for LocalStore {
         })
     }
 
-    async fn put(&self, id: &str, principal: &str, expected: &Version, value: Bytes) -> Result<Version, StoreError> {
+    async fn put(
+        &self,
+        id: &str,
+        principal: &str,
+        expected: &Version,
+        value: Bytes,
+    ) -> Result<Version, StoreError> {
         let now = self.clock.now();
         self.bound(id, principal, |kept| {
             if kept.version != *expected {
@@ -192,7 +208,13 @@ impl SessionStore for LocalStore {
         })
     }
 
-    async fn replay(&self, id: &str, stream: &str, after: u64, fence: Option<u64>) -> Result<Replayed, StoreError> {
+    async fn replay(
+        &self,
+        id: &str,
+        stream: &str,
+        after: u64,
+        fence: Option<u64>,
+    ) -> Result<Replayed, StoreError> {
         self.with(id, |kept| {
             if let Some(fence) = fence {
                 if fence < kept.epoch {

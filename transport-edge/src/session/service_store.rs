@@ -38,7 +38,13 @@ impl SessionStore for ServiceStore {
         id.parse::<SessionId>().is_ok()
     }
 
-    async fn create(&self, id: &str, principal: &str, value: Bytes, ttl: Duration) -> Result<Version, StoreError> {
+    async fn create(
+        &self,
+        id: &str,
+        principal: &str,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<Version, StoreError> {
         let created = self.client.create(&parse(id)?, &binding(principal), value, ttl).await;
         Ok(created.map_err(translate)?.version)
     }
@@ -53,7 +59,13 @@ impl SessionStore for ServiceStore {
         })
     }
 
-    async fn put(&self, id: &str, principal: &str, expected: &Version, value: Bytes) -> Result<Version, StoreError> {
+    async fn put(
+        &self,
+        id: &str,
+        principal: &str,
+        expected: &Version,
+        value: Bytes,
+    ) -> Result<Version, StoreError> {
         self.client.put(id, &binding(principal), expected, value).await.map_err(translate)
     }
 
@@ -69,7 +81,13 @@ impl SessionStore for ServiceStore {
         self.client.append(id, stream, epoch, events).await.map_err(translate)
     }
 
-    async fn replay(&self, id: &str, stream: &str, after: u64, fence: Option<u64>) -> Result<Replayed, StoreError> {
+    async fn replay(
+        &self,
+        id: &str,
+        stream: &str,
+        after: u64,
+        fence: Option<u64>,
+    ) -> Result<Replayed, StoreError> {
         let replayed = self.client.replay(id, stream, after, fence).await.map_err(translate)?;
         Ok(Replayed {
             events: replayed.events,

@@ -65,13 +65,25 @@ pub trait SessionStore: Send + Sync + 'static {
     fn valid(&self, id: &str) -> bool;
 
     /// Stores a new session.
-    async fn create(&self, id: &str, principal: &str, value: Bytes, ttl: Duration) -> Result<Version, StoreError>;
+    async fn create(
+        &self,
+        id: &str,
+        principal: &str,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<Version, StoreError>;
 
     /// Reads a session, with a lease on the copy when `lease` is set (K27).
     async fn get(&self, id: &str, principal: &str, lease: Option<Duration>) -> Result<Stored, StoreError>;
 
     /// Replaces the value if the version is still `expected`.
-    async fn put(&self, id: &str, principal: &str, expected: &Version, value: Bytes) -> Result<Version, StoreError>;
+    async fn put(
+        &self,
+        id: &str,
+        principal: &str,
+        expected: &Version,
+        value: Bytes,
+    ) -> Result<Version, StoreError>;
 
     /// Extends lives; answers the ids that are unknown.
     async fn touch(&self, ids: Vec<String>) -> Result<Vec<String>, StoreError>;
@@ -83,7 +95,13 @@ pub trait SessionStore: Send + Sync + 'static {
     async fn append(&self, id: &str, stream: &str, epoch: u64, events: Vec<Event>) -> Result<(), StoreError>;
 
     /// The events after a sequence; with `fence`, appends of older epochs end.
-    async fn replay(&self, id: &str, stream: &str, after: u64, fence: Option<u64>) -> Result<Replayed, StoreError>;
+    async fn replay(
+        &self,
+        id: &str,
+        stream: &str,
+        after: u64,
+        fence: Option<u64>,
+    ) -> Result<Replayed, StoreError>;
 }
 
 /// An event of a stream.

@@ -85,11 +85,16 @@ impl Stream {
     }
 
     /// Opens a POST stream: the open request is in the log, then the client gets the body.
-    pub(crate) async fn open(live: &Live, request: &OpenRequest) -> Result<(std::sync::Arc<Stream>, Answer), StreamError> {
+    pub(crate) async fn open(
+        live: &Live,
+        request: &OpenRequest,
+    ) -> Result<(std::sync::Arc<Stream>, Answer), StreamError> {
         let stream = live.add_stream(Stream::new(live.stream_name(), 0));
         let data = serde_json::to_vec(request).unwrap_or_default();
         let opened = async {
-            stream.append(live, &mut *stream.writer.lock().await, vec![(EventKind::Open, data.into())]).await?;
+            stream
+                .append(live, &mut *stream.writer.lock().await, vec![(EventKind::Open, data.into())])
+                .await?;
             note_open_streams(live).await
         };
         if let Err(error) = opened.await {
@@ -255,7 +260,9 @@ async fn missed(live: &Live, name: &str, after: u64) -> Result<(Bytes, bool), St
     let mut ended = false;
     for event in &replayed.events {
         match event.kind() {
-            EventKind::Message => crate::core::event::write_message(&mut out, Some((name, event.sequence)), &event.data),
+            EventKind::Message => {
+                crate::core::event::write_message(&mut out, Some((name, event.sequence)), &event.data)
+            }
             EventKind::End => ended = true,
             _ => {}
         }

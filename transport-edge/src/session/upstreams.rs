@@ -61,7 +61,13 @@ impl Upstreams {
     }
 
     /// The upstream to a backend, opened if need be. Concurrent callers share one opening.
-    pub(crate) async fn get(&self, live: &Arc<Live>, backend: &Arc<Backend>, core: Core, now: Instant) -> Result<Upstream, BackendError> {
+    pub(crate) async fn get(
+        &self,
+        live: &Arc<Live>,
+        backend: &Arc<Backend>,
+        core: Core,
+        now: Instant,
+    ) -> Result<Upstream, BackendError> {
         if let Some(upstream) = self.ready(backend.name()) {
             return Ok(upstream);
         }
@@ -70,7 +76,13 @@ impl Upstreams {
         opened.cloned()
     }
 
-    async fn open_one(&self, live: &Arc<Live>, backend: &Arc<Backend>, core: Core, now: Instant) -> Result<Upstream, BackendError> {
+    async fn open_one(
+        &self,
+        live: &Arc<Live>,
+        backend: &Arc<Backend>,
+        core: Core,
+        now: Instant,
+    ) -> Result<Upstream, BackendError> {
         let (events, inbox) = mpsc::channel(EVENTS_MAX);
         let record = live.record();
         let resume = self.resume.lock().remove(backend.name());
@@ -109,12 +121,20 @@ async fn restore(live: &Live, backend: &str, upstream: &Upstream, core: Core, no
 }
 
 /// A request of the edge's own, whose answer does not matter beyond having come.
-pub(crate) async fn tell(upstream: &Upstream, core: Core, method: &str, params: &serde_json::Value, now: Instant) {
+pub(crate) async fn tell(
+    upstream: &Upstream,
+    core: Core,
+    method: &str,
+    params: &serde_json::Value,
+    now: Instant,
+) {
     let body = serde_json::json!({ "jsonrpc": "2.0", "id": "swarm", "method": method, "params": params });
     let raw = Bytes::from(body.to_string());
     let Ok(envelope) = scan(&raw) else { return };
     let meta = CallMeta { deadline: now + std::time::Duration::from_secs(5), headers: Vec::new() };
-    let Ok(mut exchange) = upstream.request(core, raw, &envelope, Default::default(), meta).await else { return };
+    let Ok(mut exchange) = upstream.request(core, raw, &envelope, Default::default(), meta).await else {
+        return;
+    };
     while let Some(Ok(message)) = exchange.next().await {
         if matches!(message, FromBackend::Response { .. }) {
             return;
@@ -165,7 +185,12 @@ async fn follow(live: Weak<Live>, backend: String, mut inbox: mpsc::Receiver<Uns
                 announce_lists(&live).await;
             }
             Unsolicited::Gone { reason } => {
-                tracing::info!(session = live.hash, backend, reason, "upstream is gone; the next use opens another");
+                tracing::info!(
+                    session = live.hash,
+                    backend,
+                    reason,
+                    "upstream is gone; the next use opens another"
+                );
                 live.upstreams.forget(&backend);
             }
         }

@@ -2,12 +2,19 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, StreamBody, combinators::BoxBody};
-use hyper::{Request, Response, body::{Frame, Incoming}, service::service_fn};
+use hyper::{
+    Request, Response,
+    body::{Frame, Incoming},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc};
-use tokio::{net::TcpListener, sync::{Semaphore, mpsc, oneshot}};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc, oneshot},
+};
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -45,7 +52,9 @@ impl Backend {
                 let (state, gate) = (shared.clone(), door.clone());
                 tokio::spawn(async move {
                     let service = service_fn(move |request| serve(state.clone(), gate.clone(), request));
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
@@ -82,8 +91,11 @@ fn whole(status: u16, body: impl Into<Bytes>) -> Response<Body> {
 
 fn stream() -> (mpsc::Sender<Bytes>, Response<Body>) {
     let (sender, receiver) = mpsc::channel::<Bytes>(64);
-    let frames = futures::StreamExt::map(tokio_stream::wrappers::ReceiverStream::new(receiver), |bytes| Ok(Frame::data(bytes)));
-    let response = Response::builder().header("content-type", "text/event-stream").body(StreamBody::new(frames).boxed());
+    let frames = futures::StreamExt::map(tokio_stream::wrappers::ReceiverStream::new(receiver), |bytes| {
+        Ok(Frame::data(bytes))
+    });
+    let response =
+        Response::builder().header("content-type", "text/event-stream").body(StreamBody::new(frames).boxed());
     (sender, response.unwrap())
 }
 
@@ -91,8 +103,17 @@ fn text(id: &Value, text: &str) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "result": {"content": [{"type": "text", "text": text}]}})
 }
 
-async fn serve(state: Arc<State>, gate: Arc<Semaphore>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let session = request.headers().get("mcp-session-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+async fn serve(
+    state: Arc<State>,
+    gate: Arc<Semaphore>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let session = request
+        .headers()
+        .get("mcp-session-id")
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     match request.method().as_str() {
         "GET" => {
             let (sender, response) = stream();
@@ -110,7 +131,8 @@ async fn serve(state: Arc<State>, gate: Arc<Semaphore>, request: Request<Incomin
     let id = message["id"].clone();
     state.seen.lock().push(message.clone());
     let method = message["method"].as_str().unwrap_or_default();
-    let result = |result: Value| whole(200, json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string());
+    let result =
+        |result: Value| whole(200, json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string());
     Ok(match method {
         "" => {
             if let Some(waiting) = state.waiting.lock().remove(&id.to_string()) {
@@ -141,11 +163,17 @@ async fn serve(state: Arc<State>, gate: Arc<Semaphore>, request: Request<Incomin
         "resources/templates/list" => result(json!({"resourceTemplates": []})),
         "resources/read" => result(json!({"contents": [{"uri": "note://1", "text": "one"}]})),
         "prompts/get" => result(json!({"messages": [], "description": message["params"]["name"]})),
-        "completion/complete" => result(json!({"completion": {"values": [message["params"]["ref"]["name"]]}})),
+        "completion/complete" => {
+            result(json!({"completion": {"values": [message["params"]["ref"]["name"]]}}))
+        }
         "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => result(json!({})),
         "tools/call" => call(state, gate, &session, message).await,
         method if method.starts_with("notifications/") => whole(202, ""),
-        _ => whole(200, json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "method not found"}}).to_string()),
+        _ => whole(
+            200,
+            json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": "method not found"}})
+                .to_string(),
+        ),
     })
 }
 
@@ -155,7 +183,10 @@ async fn call(state: Arc<State>, gate: Arc<Semaphore>, session: &str, message: V
     state.calls.lock().push(tool.clone());
     let arguments = message["params"]["arguments"].clone();
     if tool == "echo" {
-        return whole(200, text(&id, &format!("{session} {}", arguments["text"].as_str().unwrap_or_default())).to_string());
+        return whole(
+            200,
+            text(&id, &format!("{session} {}", arguments["text"].as_str().unwrap_or_default())).to_string(),
+        );
     }
     let token = message["params"]["_meta"]["progressToken"].clone();
     let (sender, response) = stream();
@@ -168,7 +199,9 @@ async fn call(state: Arc<State>, gate: Arc<Semaphore>, session: &str, message: V
                 let question = json!({"jsonrpc": "2.0", "id": 77, "method": "elicitation/create", "params": {"message": "who?", "requestedSchema": {"type": "object", "properties": {}}}});
                 let _ = sender.send(event(&question)).await;
                 let Ok(answer) = answer.await else { return };
-                let _ = sender.send(event(&text(&id, answer["result"]["content"]["name"].as_str().unwrap_or("nobody")))).await;
+                let _ = sender
+                    .send(event(&text(&id, answer["result"]["content"]["name"].as_str().unwrap_or("nobody"))))
+                    .await;
             }
             "hang" => sender.closed().await,
             _ => {

@@ -4,7 +4,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper_util::{client::legacy::{Client as Pool, connect::HttpConnector}, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::{Client as Pool, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, time::Duration};
 use transport_edge::core::sse::{Event, Parser};
@@ -29,10 +32,21 @@ pub struct Answer {
 
 impl Client {
     pub fn new() -> Self {
-        Client { pool: Pool::builder(TokioExecutor::new()).build_http(), path: "/mcp", session: String::new(), version: "2025-11-25" }
+        Client {
+            pool: Pool::builder(TokioExecutor::new()).build_http(),
+            path: "/mcp",
+            session: String::new(),
+            version: "2025-11-25",
+        }
     }
 
-    pub async fn send(&self, method: &str, edge: SocketAddr, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    pub async fn send(
+        &self,
+        method: &str,
+        edge: SocketAddr,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         self.try_send(method, edge, headers, body).await.unwrap()
     }
 
@@ -48,15 +62,18 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        let response = tokio::time::timeout(PATIENCE, self.pool.request(request)).await.expect("no head came")?;
+        let response =
+            tokio::time::timeout(PATIENCE, self.pool.request(request)).await.expect("no head came")?;
         let (parts, body) = response.into_parts();
         Ok(Answer { status: parts.status, headers: parts.headers, body, parser: Parser::new(1 << 22) })
     }
 
     fn headers(&self) -> Vec<(&str, &str)> {
-        let mut headers = vec![("accept", "application/json, text/event-stream"), ("content-type", "application/json")];
+        let mut headers =
+            vec![("accept", "application/json, text/event-stream"), ("content-type", "application/json")];
         if !self.session.is_empty() {
-            headers.extend([("mcp-session-id", self.session.as_str()), ("mcp-protocol-version", self.version)]);
+            headers
+                .extend([("mcp-session-id", self.session.as_str()), ("mcp-protocol-version", self.version)]);
         }
         headers
     }
@@ -75,7 +92,8 @@ impl Client {
             "protocolVersion": self.version, "capabilities": {"elicitation": {}}, "clientInfo": {"name": "test", "version": "1"},
         }})).await;
         assert_eq!(answer.status, 200);
-        let session = answer.headers.get("mcp-session-id").expect("a session id").to_str().unwrap().to_owned();
+        let session =
+            answer.headers.get("mcp-session-id").expect("a session id").to_str().unwrap().to_owned();
         let result = answer.json().await;
         self.session = session;
         let answer = self.post(edge, json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;

@@ -1,5 +1,5 @@
 //! Edges in this process, with a directory that knows them all and one store of sessions.
-#![allow(dead_code, unused_imports, unreachable_pub)]
+#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used)]
 
 mod backend;
 mod client;
