@@ -168,12 +168,22 @@ fn two_writers_of_one_file_see_each_other() {
     );
     let racing: Vec<_> = (0..8)
         .map(|n| if n % 2 == 0 { a.clone() } else { b.clone() })
-        .map(|flags| std::thread::spawn(move || set(&flags, "shards", "on")))
+        .enumerate()
+        .map(|(n, flags)| std::thread::spawn(move || set(&flags, &format!("kill.backend.b{n}"), "on")))
         .collect();
     racing.into_iter().for_each(|thread| thread.join().unwrap());
     a.poll();
     b.poll();
     assert_eq!((a.revision(), b.revision()), (10, 10), "no change was lost");
+}
+
+#[test]
+fn a_change_that_was_made_before_changes_nothing() {
+    let (_dir, path) = file();
+    let flags = open(&path);
+    set(&flags, "shards", "on");
+    let again = flags.change_blocking(&change("shards", Setting::all("on"))).unwrap();
+    assert_eq!((again.revision, again.touched, flags.revision()), (1, vec![], 1));
 }
 
 #[test]

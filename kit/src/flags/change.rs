@@ -147,7 +147,8 @@ pub struct Touched {
     pub new: String,
 }
 
-/// What a change makes of a file, and what it touches. The revision is the next one.
+/// What a change makes of a file, and what it touches. The revision is the next one, or the same
+/// when it was so already: a change may be repeated.
 pub(super) fn apply(
     known: &Definitions,
     document: &Document,
@@ -184,6 +185,9 @@ pub(super) fn apply(
             }
             keys.push(key);
         }
+    }
+    if next.flags == document.flags {
+        return Ok((document.clone(), Vec::new()));
     }
     let words =
         |document: &Document, key: &str| describe(&Inputs { known, document, gates }.resolve(key, true));

@@ -101,6 +101,19 @@ pub struct View {
     pub definition: Option<Arc<Definition>>,
 }
 
+impl View {
+    fn of(flag: &Resolved) -> Self {
+        Self {
+            key: flag.key.to_string(),
+            setting: change::describe(flag),
+            variant: flag.variant.clone(),
+            source: flag.source,
+            killed: flag.killed,
+            definition: flag.definition.clone(),
+        }
+    }
+}
+
 impl Flags {
     /// Flags that nobody keeps: for nodes and tests in memory.
     pub fn in_memory(gates: Gates, clock: Arc<dyn Clock>) -> Self {
@@ -187,16 +200,14 @@ impl Flags {
 
     /// Every flag that is known or set, by key.
     pub fn list(&self) -> Vec<View> {
-        let published = self.inner.published.load();
-        let view = |flag: &Arc<Resolved>| View {
-            key: flag.key.to_string(),
-            setting: change::describe(flag),
-            variant: flag.variant.clone(),
-            source: flag.source,
-            killed: flag.killed,
-            definition: flag.definition.clone(),
-        };
-        published.snapshot.flags.values().map(view).collect()
+        self.inner.published.load().snapshot.flags.values().map(|flag| View::of(flag)).collect()
+    }
+
+    /// One flag; `None` when nobody knows it.
+    pub fn view(&self, key: &str) -> Option<View> {
+        let known = self.inner.published.load().snapshot.flags.get(key).cloned();
+        let resolved = known.or_else(|| self.definition(key).map(|_| self.inner.resolve(key)));
+        resolved.map(|flag| View::of(&flag))
     }
 
     /// Grows with every change.

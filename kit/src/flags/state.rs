@@ -36,7 +36,7 @@ pub(super) struct State {
 pub struct Changed {
     /// The revision that it made.
     pub revision: u64,
-    /// The flag, and with a cascade those that built on it.
+    /// The flag, and with a cascade those that built on it; nothing when it was so already.
     pub touched: Vec<Touched>,
 }
 
@@ -193,6 +193,9 @@ impl State {
         let _lock = self.store.as_ref().map(lock).transpose()?;
         self.poll(now);
         let (next, touched) = change::apply(&self.known, &self.document, &self.gates, change)?;
+        if touched.is_empty() && self.problem.is_none() {
+            return Ok(Changed { revision: self.document.revision, touched });
+        }
         let text = next.to_text();
         // A change that the next start would refuse to read must not be written.
         let next =
