@@ -50,7 +50,7 @@ pub enum HttpError {
         /// How long it waited.
         deadline: Duration,
     },
-    /// The answer is larger than [`MAX_ANSWER_BYTES`].
+    /// The answer is larger than 16 MiB.
     #[error("the answer of {authority} is larger than {MAX_ANSWER_BYTES} bytes")]
     TooLarge {
         /// host:port.
@@ -95,7 +95,7 @@ impl Reply {
         Ok(None)
     }
 
-    /// The whole body, up to [`MAX_ANSWER_BYTES`], within `deadline`.
+    /// The whole body, up to 16 MiB, within `deadline`.
     pub async fn whole(mut self, deadline: Duration) -> Result<Bytes, HttpError> {
         let authority = self.authority.clone();
         let read = async {

@@ -29,7 +29,7 @@ pub struct Parser {
 
 impl Parser {
     /// Takes the next bytes and returns the events they complete, or `None` when a line or event
-    /// is longer than [`MAX_EVENT_BYTES`].
+    /// is longer than 16 MiB.
     pub fn feed(&mut self, bytes: &[u8]) -> Option<Vec<Event>> {
         let mut events = Vec::new();
         for &byte in bytes {
