@@ -4,9 +4,10 @@ use crate::{
     Config, Error,
     backend::Backends,
     config::{BackendsFrom, SessionsIn},
-    front::{self, Edge, Listeners, Shared},
+    core::headers::Names,
+    front::{self, Edge, Listeners, Shared, Stages},
     metrics::EdgeMetrics,
-    relay::{Adoptions, SERVICE},
+    relay::{Adoptions, Anchors, SERVICE},
     rpc::Handler,
     session::{LocalStore, ServiceStore, SessionStore, Sessions, keep},
 };
@@ -16,7 +17,6 @@ use registry_client::RegistryClient;
 use session_client::SessionClient;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 /// Key of the MCP address in the announced instance's meta.
 pub const META_MCP: &str = "mcp";
@@ -58,12 +58,13 @@ pub async fn start_with(config: Config, ctx: &Context, seams: Seams) -> Result<R
     let backends = Backends::start(config.backends.clone(), registry, ctx).map_err(Error::Thread)?;
     let edge = Arc::new(Edge {
         name: ctx.node.clone(),
-        names: config.names(),
+        names: names(&config, ctx),
         clock: ctx.clock.clone(),
         origin: ctx.clock.now(),
         backends,
         store,
         sessions: Sessions::new(config.max_sessions),
+        anchors: Anchors::default(),
         adoptions: Adoptions::default(),
         directory: ctx.directory.clone(),
         channels: ctx.channels.clone(),
@@ -76,11 +77,11 @@ pub async fn start_with(config: Config, ctx: &Context, seams: Seams) -> Result<R
     ctx.rpc.add(
         EdgeServiceServer::new(Handler::new(edge.clone())).max_decoding_message_size(kit::rpc::MAX_MESSAGE),
     );
-    let stop = CancellationToken::new();
-    let ends = front::start(&edge, listeners, &stop, &ctx.shutdown.abort_token())?;
+    let stages = Stages::default();
+    let ends = front::start(&edge, listeners, &stages, &ctx.shutdown.abort_token())?;
     let keeper = edge.clone();
     ctx.tasks.supervise("edge-sessions", Policy::DRIVER, move || keep(keeper.clone()));
-    ctx.tasks.spawn("edge-drain", drain(edge, ctx.clone(), stop, ends));
+    ctx.tasks.spawn("edge-drain", drain(edge, ctx.clone(), stages, ends));
     announce(ctx, mcp);
     ready.met();
     Ok(Running { addr: ctx.grpc_addr, mcp })
@@ -97,6 +98,14 @@ fn store(config: &Config, ctx: &Context) -> Arc<dyn SessionStore> {
     }
 }
 
+/// Who may call: beside what is configured, the names under which this node is known.
+fn names(config: &Config, ctx: &Context) -> Names {
+    let mut names = config.names();
+    let advertised = ctx.advertise.rsplit_once(':').map(|(host, _)| host.to_owned());
+    names.hosts.extend(advertised.into_iter().chain([ctx.node.clone()]));
+    names
+}
+
 fn announce(ctx: &Context, mcp: SocketAddr) {
     let mut instance = ctx.instance(SERVICE);
     instance.meta.insert(META_MCP.into(), mcp.to_string());
@@ -105,10 +114,10 @@ fn announce(ctx: &Context, mcp: SocketAddr) {
 
 /// At the shutdown: no new connections, requests in flight finish, standing streams end so that
 /// their clients go elsewhere, and only then does this edge stop being an anchor.
-async fn drain(edge: Arc<Edge>, ctx: Context, stop: CancellationToken, ends: Vec<oneshot::Receiver<()>>) {
+async fn drain(edge: Arc<Edge>, ctx: Context, stages: Stages, ends: Vec<oneshot::Receiver<()>>) {
     ctx.shutdown.wait().await;
     let deadline = edge.clock.now() + edge.config.drain;
-    stop.cancel();
+    stages.stop.cancel();
     for live in edge.sessions.all() {
         if let Some(stream) = live.standing() {
             stream.detach().await;
@@ -118,10 +127,8 @@ async fn drain(edge: Arc<Edge>, ctx: Context, stop: CancellationToken, ends: Vec
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for live in edge.sessions.all() {
-        for name in live.open_streams() {
-            if let Some(stream) = live.stream(&name) {
-                stream.detach().await;
-            }
+        for stream in live.open_streams() {
+            stream.detach().await;
         }
     }
     let left = deadline.saturating_duration_since(edge.clock.now()) + Duration::from_millis(200);
@@ -131,6 +138,7 @@ async fn drain(edge: Arc<Edge>, ctx: Context, stop: CancellationToken, ends: Vec
         live.end();
     }
     edge.shared.clear();
+    stages.done.cancel();
     edge.backends.stop().await;
 }
 

@@ -333,7 +333,8 @@ pub(crate) async fn resend(edge: Arc<Edge>, live: Arc<Live>, stream: Arc<Stream>
 
 async fn begin_again(flow: &Flow) -> Result<Talk, Problem> {
     let Flow { edge, live, open, .. } = flow;
-    let lost = || problems::node_lost(if open.name.is_empty() { &open.method } else { &open.name });
+    let what = [&open.name, &open.method].into_iter().find(|what| !what.is_empty());
+    let lost = || problems::node_lost(what.map_or("the request", String::as_str));
     let body = open.body.as_ref().filter(|_| open.repeatable).ok_or_else(lost)?;
     let body = Bytes::from(body.clone());
     let envelope = scan(&body).map_err(|_| lost())?;

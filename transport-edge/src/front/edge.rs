@@ -31,6 +31,8 @@ pub(crate) struct Edge {
     pub(crate) store: Arc<dyn SessionStore>,
     /// Sessions that are live here.
     pub(crate) sessions: Sessions,
+    /// Anchors of sessions that are elsewhere.
+    pub(crate) anchors: crate::relay::Anchors,
     /// Adoptions under way.
     pub(crate) adoptions: crate::relay::Adoptions,
     /// Other edges.

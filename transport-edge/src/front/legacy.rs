@@ -29,6 +29,9 @@ use std::sync::Arc;
 /// Longest `clientInfo` and `capabilities` that are kept.
 const CLIENT_MAX: usize = 32 << 10;
 
+/// Most subscriptions of a session.
+const SUBSCRIPTIONS_MAX: usize = 500;
+
 /// Opens a session: state is allocated only for a well-formed `initialize` (F36).
 pub(crate) async fn initialize(
     edge: &Arc<Edge>,
@@ -317,6 +320,10 @@ async fn subscribe(call: &Call<'_>, method: &str) -> Reply {
         Ok(route) => route,
         Err(problem) => return own(call, method, Err(problem)),
     };
+    if call.live.record().subscriptions.len() >= SUBSCRIPTIONS_MAX && method == "resources/subscribe" {
+        let why = format!("a session has at most {SUBSCRIPTIONS_MAX} subscriptions");
+        return own(call, method, Err(Problem::new(own::OVERLOADED, why)));
+    }
     let backend = route.backend.name().to_owned();
     let uri = call.envelope.text(call.body, Field::Uri).unwrap_or_default().into_owned();
     let whole = Call { accepts: Accepts { json: true, events: false }, ..*call };

@@ -27,4 +27,4 @@ pub(crate) use legacy::handle as serve_session;
 pub(crate) use lists::changed as changed_lists;
 pub(crate) use problems::{node_lost, session_gone, unavailable};
 pub(crate) use route::repeatable;
-pub(crate) use server::{bind, start};
+pub(crate) use server::{Stages, bind, start};

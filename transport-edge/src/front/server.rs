@@ -55,28 +55,42 @@ pub(crate) fn bind(
     Ok((listeners, bound))
 }
 
-/// Starts a thread per listener. They end when `stop` is cancelled and their connections have,
-/// or at once at `abort`.
+/// The stages of an event loop's end.
+#[derive(Clone, Default)]
+pub(crate) struct Stages {
+    /// No new connections; those that are open finish what is in flight.
+    pub(crate) stop: CancellationToken,
+    /// Calls whose client is gone need not go on.
+    pub(crate) done: CancellationToken,
+}
+
+/// Starts a thread per listener. Each tells when its connections have ended after `stop`, and ends
+/// itself at `done`, or at once at `abort`.
 pub(crate) fn start(
     edge: &Arc<Edge>,
     listeners: Vec<std::net::TcpListener>,
-    stop: &CancellationToken,
+    stages: &Stages,
     abort: &CancellationToken,
 ) -> Result<Vec<tokio::sync::oneshot::Receiver<()>>, Error> {
     let mut ends = Vec::new();
     for (core, listener) in listeners.into_iter().enumerate() {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
-        let (edge, stop, abort) = (edge.clone(), stop.clone(), abort.clone());
+        let (edge, stages, abort) = (edge.clone(), stages.clone(), abort.clone());
         let (done, end) = tokio::sync::oneshot::channel();
         let serve = move || {
             runtime.block_on(async {
+                let life = async {
+                    serve(edge, core, listener, stages.stop).await;
+                    // Nobody waits when the drain's deadline has passed.
+                    let _ = done.send(());
+                    stages.done.cancelled().await;
+                };
                 tokio::select! {
-                    () = serve(edge, core, listener, stop) => {}
+                    () = life => {}
                     () = abort.cancelled() => {}
                 }
             });
-            let _ = done.send(());
         };
         std::thread::Builder::new().name(format!("edge-{core}")).spawn(serve).map_err(Error::Thread)?;
         ends.push(end);

@@ -17,12 +17,45 @@ use kit::{Instance, State};
 use parking_lot::Mutex;
 use prost::Message as _;
 use proto::edge::SessionRecord;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// The edge's name in the directory.
 pub(crate) const SERVICE: &str = "edge";
 /// Times that the anchor may turn out to be another one.
 const HOPS: usize = 6;
+
+/// How long an anchor is remembered. A wrong memory costs a hop: that edge says so.
+const REMEMBERED: Duration = Duration::from_secs(2);
+/// Most anchors remembered.
+const REMEMBERED_MAX: usize = 20_000;
+
+/// Anchors of sessions seen lately, so that a relay needs no read of the store.
+#[derive(Default)]
+pub(crate) struct Anchors(Mutex<HashMap<String, (String, u64, Instant)>>);
+
+impl Anchors {
+    fn get(&self, id: &str, now: Instant) -> Option<(String, u64)> {
+        let anchors = self.0.lock();
+        let (name, epoch, until) = anchors.get(id)?;
+        (now < *until).then(|| (name.clone(), *epoch))
+    }
+
+    fn put(&self, id: &str, name: &str, epoch: u64, now: Instant) {
+        let mut anchors = self.0.lock();
+        if anchors.len() >= REMEMBERED_MAX {
+            anchors.clear();
+        }
+        anchors.insert(id.to_owned(), (name.to_owned(), epoch, now + REMEMBERED));
+    }
+
+    fn forget(&self, id: &str) {
+        self.0.lock().remove(id);
+    }
+}
 
 /// Adoptions under way, so that requests of one session wait for one.
 #[derive(Default)]
@@ -48,13 +81,16 @@ pub(crate) async fn serve(edge: &Arc<Edge>, core: usize, id: &str, inbound: &Inb
             Place::Anchor { anchor, epoch } => match client::relay(edge, &anchor, id, epoch, inbound).await {
                 Relayed::Reply(reply) => {
                     edge.metrics.relayed.inc();
+                    edge.anchors.put(id, &anchor.name, epoch, edge.clock.now());
                     return reply;
                 }
                 Relayed::NotThere => {
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    edge.anchors.forget(id);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                     continue;
                 }
                 Relayed::Broke { sent } => {
+                    edge.anchors.forget(id);
                     edge.metrics.relay_failed.inc();
                     tracing::info!(
                         anchor = anchor.name,
@@ -78,6 +114,11 @@ pub(crate) async fn serve(edge: &Arc<Edge>, core: usize, id: &str, inbound: &Inb
 }
 
 async fn locate(edge: &Edge, id: &str, inbound: &Inbound) -> Result<Option<Place>, StoreError> {
+    if let Some((name, epoch)) = edge.anchors.get(id, edge.clock.now())
+        && let Some(anchor) = up(edge, &name)
+    {
+        return Ok(Some(Place::Anchor { anchor, epoch }));
+    }
     let stored = match edge.store.get(id, &inbound.principal.0, None).await {
         Err(StoreError::NotFound) => return Ok(None),
         other => other?,
@@ -87,11 +128,16 @@ async fn locate(edge: &Edge, id: &str, inbound: &Inbound) -> Result<Option<Place
         return Ok(None);
     }
     let epoch = record.epoch;
-    let anchor = edge.directory.get(SERVICE, &record.anchor).filter(|_| record.anchor != edge.name);
-    Ok(Some(match anchor {
-        Some(anchor) if anchor.state != State::Down => Place::Anchor { anchor, epoch },
-        _ => Place::Lost { epoch },
+    Ok(Some(match up(edge, &record.anchor) {
+        Some(anchor) => Place::Anchor { anchor, epoch },
+        None => Place::Lost { epoch },
     }))
+}
+
+/// Another edge that is not known to be down.
+fn up(edge: &Edge, name: &str) -> Option<Instance> {
+    let found = edge.directory.get(SERVICE, name).filter(|_| name != edge.name);
+    found.filter(|anchor| anchor.state != State::Down)
 }
 
 /// A DELETE needs no anchor: the store ends the session for every edge.

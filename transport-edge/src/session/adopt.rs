@@ -3,7 +3,7 @@
 use super::{
     live::{Live, Start},
     store::{EventKind, SessionStore, StoreError, Stored},
-    stream::{OpenRequest, Stream},
+    stream::{OpenRequest, OpenStream, Stream},
 };
 use crate::core::stream::{CONTROL, STANDING};
 use bytes::Bytes;
@@ -53,8 +53,9 @@ pub(crate) async fn adopt(
     let (record, stored) = win(store, edge, id, principal, seen).await?;
     let epoch = record.epoch;
     let control = replay(store, id, CONTROL, epoch).await?;
-    let names = control.events.iter().rev().find(|event| event.kind() == EventKind::Open);
-    let names = names.map(|event| String::from_utf8_lossy(&event.data).into_owned()).unwrap_or_default();
+    let noted = control.events.iter().rev().find(|event| event.kind() == EventKind::Open);
+    let noted: Vec<OpenStream> =
+        noted.and_then(|event| serde_json::from_slice(&event.data).ok()).unwrap_or_default();
     let start = Start {
         id: id.to_owned(),
         principal: principal.to_owned(),
@@ -67,11 +68,11 @@ pub(crate) async fn adopt(
     let live = Arc::new(Live::new(start));
     let standing = replay(store, id, STANDING, epoch).await?;
     if standing.known {
-        live.add_stream(Stream::new(STANDING.into(), standing.last_sequence));
+        live.add_stream(Stream::new(STANDING.into(), String::new(), standing.last_sequence));
     }
     let mut open = Vec::new();
-    for name in names.split_whitespace() {
-        open.extend(reopen(store, &live, name).await?);
+    for stream in noted {
+        open.extend(reopen(store, &live, stream).await?);
     }
     Ok(Adopted { live, open })
 }
@@ -121,20 +122,20 @@ async fn replay(
     store.replay(id, stream, 0, Some(epoch)).await
 }
 
-/// A POST stream as its log tells; nothing when it ended. A log whose first event is gone has no
-/// open request any more: it is answered as not repeatable.
+/// A POST stream as its log tells; nothing when it ended. One whose log has lost its beginning
+/// cannot be sent again, but is answered.
 async fn reopen(
     store: &Arc<dyn SessionStore>,
     live: &Live,
-    name: &str,
+    noted: OpenStream,
 ) -> Result<Option<(Arc<Stream>, OpenRequest)>, StoreError> {
-    let log = replay(store, &live.id, name, live.epoch).await?;
+    let OpenStream { name, id } = noted;
+    let log = replay(store, &live.id, &name, live.epoch).await?;
     if !log.known || log.events.iter().any(|event| event.kind() == EventKind::End) {
         return Ok(None);
     }
     let open = log.events.iter().find(|event| event.kind() == EventKind::Open);
-    let Some(request) = open.and_then(|event| serde_json::from_slice(&event.data).ok()) else {
-        return Ok(None);
-    };
-    Ok(Some((live.add_stream(Stream::new(name.to_owned(), log.last_sequence)), request)))
+    let open = open.and_then(|event| serde_json::from_slice(&event.data).ok());
+    let request = open.unwrap_or_else(|| OpenRequest { id: id.clone(), ..OpenRequest::default() });
+    Ok(Some((live.add_stream(Stream::new(name, id, log.last_sequence)), request)))
 }

@@ -403,9 +403,9 @@ impl Live {
         self.streams.lock().len()
     }
 
-    /// Names of the POST streams whose request is not answered yet.
-    pub(crate) fn open_streams(&self) -> Vec<String> {
-        self.streams.lock().keys().filter(|name| *name != STANDING).cloned().collect()
+    /// The POST streams whose request is not answered yet.
+    pub(crate) fn open_streams(&self) -> Vec<Arc<Stream>> {
+        self.streams.lock().values().filter(|stream| stream.name() != STANDING).cloned().collect()
     }
 
     /// Serialises writes of the control log; holds its last sequence.

@@ -45,7 +45,7 @@ pub(crate) enum StreamError {
 }
 
 /// The request that opened a POST stream: enough to answer it on another node.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OpenRequest {
     /// The client's id, as written.
     pub(crate) id: String,
@@ -64,6 +64,7 @@ pub(crate) struct OpenRequest {
 /// One stream of a session, live at the anchor.
 pub(crate) struct Stream {
     name: String,
+    request: String,
     writer: Mutex<Writer>,
 }
 
@@ -74,9 +75,10 @@ struct Writer {
 }
 
 impl Stream {
-    /// A stream whose log holds events up to `last`.
-    pub(crate) fn new(name: String, last: u64) -> Self {
-        Stream { name, writer: Mutex::new(Writer { last, outlet: None, ended: false }) }
+    /// A stream whose log holds events up to `last`; `request` is the id of the request that
+    /// opened it.
+    pub(crate) fn new(name: String, request: String, last: u64) -> Self {
+        Stream { name, request, writer: Mutex::new(Writer { last, outlet: None, ended: false }) }
     }
 
     /// Its name.
@@ -89,7 +91,7 @@ impl Stream {
         live: &Live,
         request: &OpenRequest,
     ) -> Result<(std::sync::Arc<Stream>, Answer), StreamError> {
-        let stream = live.add_stream(Stream::new(live.stream_name(), 0));
+        let stream = live.add_stream(Stream::new(live.stream_name(), request.id.clone(), 0));
         let data = serde_json::to_vec(request).unwrap_or_default();
         let opened = async {
             stream
@@ -107,7 +109,7 @@ impl Stream {
 
     /// Opens or replaces the standing stream.
     pub(crate) async fn open_standing(live: &Live) -> Result<Answer, StreamError> {
-        let stream = live.add_stream(Stream::new(STANDING.into(), 0));
+        let stream = live.add_stream(Stream::new(STANDING.into(), String::new(), 0));
         let mut writer = stream.writer.lock().await;
         if writer.last == 0 {
             stream.append(live, &mut writer, vec![(EventKind::Open, Bytes::new())]).await?;
@@ -238,10 +240,25 @@ async fn append(live: &Live, stream: &str, events: Vec<Event>) -> Result<(), Str
     Err(StreamError::Ended)
 }
 
-/// Writes the names of the open streams, so that an adopting edge knows what to answer.
+/// What the control log says of one open stream: enough to answer it even when its own log has
+/// lost its beginning.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct OpenStream {
+    /// Its name.
+    pub(crate) name: String,
+    /// The id of its request, as the client wrote it.
+    pub(crate) id: String,
+}
+
+/// Writes which streams are open, so that an adopting edge knows what to answer.
 async fn note_open_streams(live: &Live) -> Result<(), StreamError> {
     let mut last = live.control().lock().await;
-    let data = live.open_streams().join(" ").into();
+    let open = live.open_streams();
+    let open: Vec<_> = open
+        .iter()
+        .map(|stream| OpenStream { name: stream.name.clone(), id: stream.request.clone() })
+        .collect();
+    let data = serde_json::to_vec(&open).unwrap_or_default().into();
     append(live, CONTROL, vec![event(*last + 1, EventKind::Open, data)]).await?;
     *last += 1;
     Ok(())

@@ -99,8 +99,9 @@ impl Upstreams {
         tokio::spawn(follow(Arc::downgrade(live), backend.name().to_owned(), inbox));
         restore(live, backend.name(), &upstream, core, now).await;
         remember(live, upstream.record()).await;
-        if resumed && upstream.record().session_id.is_empty() {
-            // A fresh process: what it offers may differ from what the client was told (K29).
+        let fresh = !resumed && live.epoch > 1;
+        if fresh && live.scope != Scope::All {
+            // What it offers may differ from what the one at the lost node did (K29).
             announce_lists(live).await;
         }
         Ok(upstream)
