@@ -59,6 +59,7 @@ async fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Tools(command) => ops::tools(&command).await,
         Command::Call(args) => ops::call(&args).await,
         Command::Sessions(command) => ops::sessions(&command).await,
+        Command::Flags(command) => crate::flags::run(&command).await,
         Command::Check(args) => ops::check(&args).await,
         Command::Config(command) => ops::config(&command),
         Command::Healthcheck(args) => ops::healthcheck(&args).await,
@@ -90,6 +91,7 @@ fn operator(command: &Command) -> Option<&OperatorArgs> {
         Command::Tools(ToolsCommand::List(args)) => Some(args),
         Command::Sessions(SessionsCommand::List(args)) => Some(args),
         Command::Call(args) => Some(&args.operator),
+        Command::Flags(command) => Some(command.operator()),
         Command::Check(args) => Some(&args.operator),
         _ => None,
     }

@@ -18,6 +18,7 @@ mod demo;
 mod dispatch;
 pub mod error;
 pub mod example_server;
+pub mod flags;
 pub mod import;
 mod imports;
 pub mod ops;

@@ -99,6 +99,7 @@ async fn launch(args: &NodeArgs, services: &[Service]) -> Result<Node, CliError>
     let mut host = Host::bind(&config.node, parts).await.map_err(not_started)?;
     let writer = host.directory_writer().unwrap_or_else(|| Directory::channel().0);
     let context = host.context().clone();
+    crate::flags::define(&context.flags)?;
     let extras = compose(&config, &context, writer, services).await?;
     let endpoints = endpoints(&context, &extras);
     announce_addresses(&context, &endpoints);

@@ -56,6 +56,7 @@ pub fn mount(context: &Context, clients: Clients, endpoints: Endpoints) {
         .route("/api/v1/tools", get(tools))
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/check", post(run_checks))
+        .merge(crate::flags::router(&context.node, context.flags.clone()))
         .layer(DefaultBodyLimit::max(2 * 1024 * 1024))
         .layer(middleware::from_fn(same_origin))
         .with_state(admin);

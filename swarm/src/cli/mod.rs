@@ -51,6 +51,9 @@ pub enum Command {
     /// Open sessions
     #[command(subcommand)]
     Sessions(SessionsCommand),
+    /// Feature flags: list, get, set, kill, history, apply
+    #[command(subcommand)]
+    Flags(crate::flags::FlagsCommand),
     /// Check this machine and the cluster, with a real test commit
     Check(CheckArgs),
     /// The configuration
