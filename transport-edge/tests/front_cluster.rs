@@ -13,11 +13,13 @@ async fn any_edge_serves_a_session_of_another() {
     let cluster = Cluster::three(&backend).await;
     let mut client = Client::new();
     client.initialize(cluster.mcp(0)).await;
+    let mut said = Vec::new();
     for n in [1, 2, 0, 1] {
         let answer = client.call(cluster.mcp(n), 1, "b_echo", json!({"text": "x"})).await.json().await;
-        // One conversation with the backend, wherever the client comes in.
-        assert_eq!(answer["result"]["content"][0]["text"], "backend-4 x", "{answer}");
+        said.push(answer["result"]["content"][0]["text"].clone());
     }
+    // One conversation with the backend, wherever the client comes in.
+    assert!(said.iter().all(|text| text.is_string() && *text == said[0]), "{said:?}");
     assert_eq!(client.get(cluster.mcp(2), Some("nonsense")).await.status, 400);
     // A stream begun at one edge is read on at another.
     let mut stream = client.call(cluster.mcp(1), 2, "b_slow", json!({})).await;
@@ -62,13 +64,10 @@ async fn a_session_outlives_its_anchor() {
     let mut standing = client.get(cluster.mcp(0), None).await;
     let updated =
         json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://1"}});
-    eventually("the backend has a stream", PATIENCE, || async {
-        (backend.push(updated.clone()).await > 0).then_some(())
-    })
-    .await;
-    let (seen, _) = standing.message().await.unwrap();
+    backend.push(&backend.last_session(), updated).await;
+    let (seen, _) = standing.next("notifications/resources/updated").await;
     cluster.kill(0).await;
-    assert!(standing.event().await.is_none());
+    while standing.event().await.is_some() {}
     // Nobody has told the others yet: the broken connection is enough.
     let answer = client.call(cluster.mcp(1), 2, "b_echo", json!({"text": "x"})).await.json().await;
     assert!(answer["result"]["content"][0]["text"].as_str().unwrap().ends_with(" x"), "{answer}");
@@ -76,13 +75,11 @@ async fn a_session_outlives_its_anchor() {
     assert_eq!(resumed.status, 200);
     let second =
         json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://2"}});
-    eventually("the new anchor listens", PATIENCE, || async {
-        (backend.push(second.clone()).await > 0).then_some(())
-    })
-    .await;
-    let (next, message) = resumed.message().await.unwrap();
+    backend.push(&backend.last_session(), second).await;
+    let (next, message) = resumed.next("notifications/resources/updated").await;
     assert_eq!(message["params"]["uri"], "note://2");
-    assert_eq!(next, "g.3");
+    let sequence = |id: &str| id.strip_prefix("g.").and_then(|n| n.parse::<u64>().ok()).unwrap();
+    assert!(sequence(&next) > sequence(&seen));
     // And any edge relays to the new anchor.
     cluster.announce(|name| if name == "n1" { State::Down } else { State::Up });
     assert_eq!(client.call(cluster.mcp(2), 3, "b_echo", json!({})).await.status, 200);
@@ -200,6 +197,7 @@ async fn a_drain_finishes_what_is_in_flight_and_hands_sessions_over() {
     let cluster = Cluster::three(&backend).await;
     let mut client = Client::new();
     client.initialize(cluster.mcp(0)).await;
+    let before = client.call(cluster.mcp(0), 4, "b_echo", json!({"text": "x"})).await.json().await;
     let mut standing = client.get(cluster.mcp(0), None).await;
     standing.event().await.unwrap();
     let mut stream = client.call(cluster.mcp(0), 5, "b_slow", json!({})).await;
@@ -207,7 +205,7 @@ async fn a_drain_finishes_what_is_in_flight_and_hands_sessions_over() {
     assert_eq!(first["params"]["progress"], 1);
     cluster.nodes[0].served.shutdown();
     // The standing stream ends, so that its client goes elsewhere; the call is finished.
-    assert!(standing.event().await.is_none());
+    while standing.event().await.is_some() {}
     backend.gate.add_permits(1);
     let rest = stream.messages().await;
     assert_eq!(rest.last().unwrap().1["id"], 5);
@@ -216,6 +214,6 @@ async fn a_drain_finishes_what_is_in_flight_and_hands_sessions_over() {
     cluster.announce(|name| if name == "n1" { State::Down } else { State::Up });
     let answer = client.call(cluster.mcp(1), 6, "b_echo", json!({"text": "x"})).await.json().await;
     // The backend's own session was kept: the conversation goes on.
-    assert_eq!(answer["result"]["content"][0]["text"], "backend-4 x", "{answer}");
+    assert_eq!(answer["result"], before["result"]);
     cluster.stop().await;
 }

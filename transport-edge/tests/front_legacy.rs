@@ -172,16 +172,13 @@ async fn what_belongs_to_no_request_comes_on_the_standing_stream() {
     client.call(edge, 1, "b_echo", json!({})).await.json().await;
     let updated =
         json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://1"}});
-    eventually("the backend has a stream of this session", PATIENCE, || async {
-        (backend.push(updated.clone()).await > 0).then_some(())
-    })
-    .await;
-    let (id, message) = standing.message().await.unwrap();
+    backend.push(&backend.last_session(), updated).await;
+    let (id, message) = standing.next("notifications/resources/updated").await;
     assert_eq!(message["params"]["uri"], "note://1");
     // A newer client replaces the older, and misses nothing.
     let mut newer = client.get(edge, Some("g.1")).await;
-    assert_eq!(newer.message().await.unwrap(), (id, message));
-    assert!(standing.event().await.is_none());
+    assert_eq!(newer.next("notifications/resources/updated").await, (id, message));
+    while standing.event().await.is_some() {}
     cluster.stop().await;
 }
 

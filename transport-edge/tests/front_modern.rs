@@ -88,11 +88,8 @@ async fn a_listener_gets_an_ack_then_what_it_asked_for() {
     assert_eq!(backend.saw("resources/subscribe").len(), 2);
     let updated =
         json!({"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "note://1"}});
-    eventually("the backend has a stream", PATIENCE, || async {
-        (backend.push(updated.clone()).await > 0).then_some(())
-    })
-    .await;
-    let (_, message) = stream.message().await.unwrap();
+    backend.push(&backend.last_session(), updated).await;
+    let (_, message) = stream.next("notifications/resources/updated").await;
     assert_eq!(message["method"], "notifications/resources/updated");
     assert_eq!(message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "l");
     drop(stream);

@@ -29,7 +29,7 @@ pub struct State {
     pub opened: Mutex<Vec<String>>,
     pub deleted: Mutex<Vec<String>>,
     waiting: Mutex<HashMap<String, oneshot::Sender<Value>>>,
-    streams: Mutex<Vec<mpsc::Sender<Bytes>>>,
+    streams: Mutex<Vec<(String, mpsc::Sender<Bytes>)>>,
 }
 
 pub struct Backend {
@@ -69,14 +69,22 @@ impl Backend {
         self.state.seen.lock().iter().filter(|message| message["method"] == method).cloned().collect()
     }
 
-    /// Sends on every open GET stream.
-    pub async fn push(&self, message: Value) -> usize {
-        let streams = self.state.streams.lock().clone();
-        let mut sent = 0;
-        for stream in streams {
-            sent += usize::from(stream.send(event(&message)).await.is_ok());
-        }
-        sent
+    /// Sends on the GET stream of one of its sessions, once there is one.
+    pub async fn push(&self, session: &str, message: Value) {
+        kit::test::eventually("a stream of the session", super::PATIENCE, || async {
+            let streams = self.state.streams.lock().clone();
+            let mut sent = 0;
+            for (_, stream) in streams.iter().filter(|(of, _)| of == session) {
+                sent += usize::from(stream.send(event(&message)).await.is_ok());
+            }
+            (sent > 0).then_some(())
+        })
+        .await;
+    }
+
+    /// The session opened last.
+    pub fn last_session(&self) -> String {
+        self.state.opened.lock().last().cloned().unwrap_or_default()
     }
 }
 
@@ -117,7 +125,7 @@ async fn serve(
     match request.method().as_str() {
         "GET" => {
             let (sender, response) = stream();
-            state.streams.lock().push(sender);
+            state.streams.lock().push((session, sender));
             return Ok(response);
         }
         "DELETE" => {

@@ -182,6 +182,16 @@ impl Answer {
         }
     }
 
+    /// The next message with this method.
+    pub async fn next(&mut self, method: &str) -> (String, Value) {
+        loop {
+            let (id, message) = self.message().await.expect("the stream ended");
+            if message["method"] == method {
+                return (id, message);
+            }
+        }
+    }
+
     /// Everything to the end.
     pub async fn messages(mut self) -> Vec<(String, Value)> {
         let mut all = Vec::new();
