@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::{mpsc, watch};
 use transport_edge::{
@@ -266,7 +266,7 @@ async fn a_cancel_reaches_the_backend() -> Result<()> {
             _ = hanging.next() => bail!("hang answered"),
             () = begun => {}
         }
-        let since = Instant::now();
+        let since = tokio::time::Instant::now();
         drop(hanging);
         eventually("the backend stopped working", LONG, || async {
             (call(&upstream, "running", json!({})).await.ok()? == "1").then_some(())

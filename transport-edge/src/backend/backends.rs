@@ -12,7 +12,10 @@ use kit::host::Context;
 use parking_lot::RwLock;
 use proto::{
     edge,
-    registry::{BackendReport, BackendSpec, BackendStatus, HttpTransport, Kind, StdioTransport, backend_spec::Transport, registration::Spec},
+    registry::{
+        BackendReport, BackendSpec, BackendStatus, HttpTransport, Kind, StdioTransport,
+        backend_spec::Transport, registration::Spec,
+    },
 };
 use registry_client::{Mirror, RegistryClient};
 use std::{
@@ -56,7 +59,11 @@ struct Shared {
 impl Backends {
     /// Starts what the configuration names and what the registry names; where both name one,
     /// the configuration's holds. Call it within the runtime that outlives the cores'.
-    pub fn start(config: BackendsConfig, registry: Option<RegistryClient>, ctx: &Context) -> io::Result<Backends> {
+    pub fn start(
+        config: BackendsConfig,
+        registry: Option<RegistryClient>,
+        ctx: &Context,
+    ) -> io::Result<Backends> {
         let fixed: Specs = config.fixed.iter().map(|(name, entry)| (name.clone(), entry.spec())).collect();
         let (sender, definitions) = watch::channel(Arc::new(fixed.clone()));
         let backends = Self::idle(config, ctx)?;

@@ -87,7 +87,11 @@ pub(crate) fn refused(error: CallError) -> BackendError {
 }
 
 /// Probes an HTTP backend.
-pub(crate) async fn probe(origin: &Arc<Origin>, name: &str, within: Duration) -> Result<Verdict, BackendError> {
+pub(crate) async fn probe(
+    origin: &Arc<Origin>,
+    name: &str,
+    within: Duration,
+) -> Result<Verdict, BackendError> {
     let (events, _unused) = mpsc::channel(1);
     let settings = Settings {
         backend: name.to_owned(),
@@ -105,7 +109,8 @@ pub(crate) async fn probe(origin: &Arc<Origin>, name: &str, within: Duration) ->
     let envelope = jsonrpc::scan(&raw).map_err(|error| BackendError::protocol(error.to_string()))?;
     let meta = CallMeta { deadline: deadline(within), headers: Vec::new() };
     let core = Core(usize::MAX);
-    let mut exchange = HttpExchange::start(session.shared.clone(), core, &raw, &envelope, Edits::new(), &meta)?;
+    let mut exchange =
+        HttpExchange::start(session.shared.clone(), core, &raw, &envelope, Edits::new(), &meta)?;
     let mut answer = Err(CallError::Backend(BackendError::gone("no answer")));
     while let Some(item) = exchange.next(meta.deadline).await {
         answer = match item {
@@ -121,7 +126,11 @@ pub(crate) async fn probe(origin: &Arc<Origin>, name: &str, within: Duration) ->
 /// everything else is answered by the legacy handshake. Trouble with the connection is no verdict.
 fn verdict(found: Result<Bytes, CallError>) -> Result<Verdict, BackendError> {
     match found {
-        Ok(result) if part(&result, "supportedVersions").windows(MODERN.len()).any(|part| part == MODERN.as_bytes()) => {
+        Ok(result)
+            if part(&result, "supportedVersions")
+                .windows(MODERN.len())
+                .any(|part| part == MODERN.as_bytes()) =>
+        {
             let meta = part(&result, "_meta");
             let server_info = match meta.is_empty() {
                 true => part(&result, "serverInfo"),

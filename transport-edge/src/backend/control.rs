@@ -93,7 +93,9 @@ async fn wait(backend: &Backend, sink: &Sink, pause: Duration) {
 async fn life(backend: &Arc<Backend>, sink: &Sink) -> String {
     let (mut control, shared) = match connect(backend).await {
         Ok(connected) => connected,
-        Err(BackendError::NotReady { reason, .. } | BackendError::Gone { reason }) => return unprefixed(backend, &reason),
+        Err(BackendError::NotReady { reason, .. } | BackendError::Gone { reason }) => {
+            return unprefixed(backend, &reason);
+        }
         Err(error) => return error.to_string(),
     };
     let entry = match learn(backend, &control.upstream, &shared.greeting).await {
@@ -135,12 +137,14 @@ async fn connect(backend: &Arc<Backend>) -> Result<(Control, Shared), BackendErr
         let shared = Shared { way: SharedWay::Link(link.clone()), greeting };
         return Ok((Control { upstream, events, link: Some(link) }, shared));
     }
-    let origin = backend.origin().map_err(|reason| BackendError::not_ready(reason, Duration::from_secs(60)))?;
+    let origin =
+        backend.origin().map_err(|reason| BackendError::not_ready(reason, Duration::from_secs(60)))?;
     let origin = Arc::new(origin);
-    let mut greeting = match connect::probe(&origin, backend.name(), backend.deps.config.probe_timeout()).await? {
-        Verdict::Modern(greeting) => greeting,
-        Verdict::Legacy => Greeting { era: Era::Legacy, server_info: Bytes::new(), result: Bytes::new() },
-    };
+    let mut greeting =
+        match connect::probe(&origin, backend.name(), backend.deps.config.probe_timeout()).await? {
+            Verdict::Modern(greeting) => greeting,
+            Verdict::Legacy => Greeting { era: Era::Legacy, server_info: Bytes::new(), result: Bytes::new() },
+        };
     let settings = backend.settings(greeting.era, ourselves(), LEGACY, sender, greeting.server_info.clone());
     let session = Session::open(origin.clone(), settings).await?;
     if greeting.era == Era::Legacy {
@@ -164,7 +168,11 @@ async fn with_epitaph(link: &Link, error: BackendError) -> BackendError {
 }
 
 /// Reads everything that it offers.
-async fn learn(backend: &Backend, upstream: &Upstream, greeting: &Greeting) -> Result<ServerEntry, CallError> {
+async fn learn(
+    backend: &Backend,
+    upstream: &Upstream,
+    greeting: &Greeting,
+) -> Result<ServerEntry, CallError> {
     let version = match greeting.era {
         Era::Modern => super::rewrite::MODERN.to_owned(),
         Era::Legacy => text(&part(&greeting.result, "protocolVersion")).unwrap_or_default().into_owned(),
@@ -176,7 +184,8 @@ async fn learn(backend: &Backend, upstream: &Upstream, greeting: &Greeting) -> R
         protocol_version: version,
         capabilities: part(&greeting.result, "capabilities"),
         server_info: greeting.server_info.clone(),
-        instructions: text(&part(&greeting.result, "instructions")).map(|text| text.chars().take(8192).collect()),
+        instructions: text(&part(&greeting.result, "instructions"))
+            .map(|text| text.chars().take(8192).collect()),
         ..ServerEntry::starting()
     };
     let within = backend.deps.config.probe_timeout();

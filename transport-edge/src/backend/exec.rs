@@ -11,7 +11,7 @@
 
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getppid, kill_process, kill_process_group,
-    set_child_subreaper, set_parent_process_death_signal, setrlimit, waitpid,
+    set_child_subreaper, set_parent_process_death_signal, setrlimit, wait,
 };
 use std::{
     ffi::OsString,
@@ -122,7 +122,7 @@ impl Group {
     /// Collects what has ended. False when no child is left.
     fn reap(&mut self) -> bool {
         loop {
-            match waitpid(None, WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) if pid == self.leader => {
                     let signal = || status.terminating_signal().map(|signal| signal + 128);
                     let code = status.exit_status().or_else(signal).unwrap_or(1);

@@ -469,7 +469,12 @@ impl Seat {
     }
 
     /// The client's answer to a request of the backend, under the backend's id.
-    pub(crate) async fn answer(&self, id: &RawId, raw: &Bytes, envelope: &Envelope) -> Result<(), BackendError> {
+    pub(crate) async fn answer(
+        &self,
+        id: &RawId,
+        raw: &Bytes,
+        envelope: &Envelope,
+    ) -> Result<(), BackendError> {
         let edit = Edit::replace(envelope.span(Field::Id), id.0.clone());
         self.send(&splice(raw, &[edit])).await
     }

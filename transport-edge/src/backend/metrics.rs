@@ -15,9 +15,21 @@ use std::{
 
 /// Methods that get a label of their own; the rest is `other`.
 const METHODS: [&str; 15] = [
-    "initialize", "ping", "tools/call", "tools/list", "prompts/get", "prompts/list", "resources/read",
-    "resources/list", "resources/templates/list", "resources/subscribe", "resources/unsubscribe",
-    "completion/complete", "logging/setLevel", "server/discover", "subscriptions/listen",
+    "initialize",
+    "ping",
+    "tools/call",
+    "tools/list",
+    "prompts/get",
+    "prompts/list",
+    "resources/read",
+    "resources/list",
+    "resources/templates/list",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "completion/complete",
+    "logging/setLevel",
+    "server/discover",
+    "subscriptions/listen",
 ];
 
 /// Label of one backend.
@@ -53,8 +65,10 @@ impl BackMetrics {
                 || Histogram::new(MCP_BUCKETS),
             ),
             processes: metrics.family("swarm_backend_processes", "Processes of a stdio backend that run now"),
-            restarts: metrics.family("swarm_backend_restarts", "Times that the connection to a backend was opened again"),
-            dropped: metrics.family("swarm_backend_messages_dropped", "Messages of a backend that nobody could take"),
+            restarts: metrics
+                .family("swarm_backend_restarts", "Times that the connection to a backend was opened again"),
+            dropped: metrics
+                .family("swarm_backend_messages_dropped", "Messages of a backend that nobody could take"),
             ready: metrics.family("swarm_backend_ready", "Whether a backend answers"),
         }
     }

@@ -96,7 +96,8 @@ fn introduce(raw: &[u8], envelope: &Envelope, who: &Introduction) -> Option<Edit
 
 fn is_cacheable(method: &[u8]) -> bool {
     let method = text(method);
-    let lists = ["tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"];
+    let lists =
+        ["tools/list", "prompts/list", "resources/list", "resources/templates/list", "resources/read"];
     method.is_some_and(|method| lists.contains(&method.as_ref()))
 }
 
@@ -108,12 +109,17 @@ impl Origin {
             return FromBackend::Response { raw, is_error: true, tool_error: false };
         }
         let result_type = envelope.text(raw, Field::ResultType);
-        if self.era == Era::Modern && !self.modern_client && result_type.as_deref() == Some("input_required") {
+        if self.era == Era::Modern && !self.modern_client && result_type.as_deref() == Some("input_required")
+        {
             let problem = codes::Problem::new(
                 codes::INTERNAL_ERROR,
                 "the backend asks for input in a way that this client's protocol version does not have",
             );
-            return FromBackend::Response { raw: problem.body(Some(&self.id)), is_error: true, tool_error: false };
+            return FromBackend::Response {
+                raw: problem.body(Some(&self.id)),
+                is_error: true,
+                tool_error: false,
+            };
         }
         let mut edits = self.id_edit(raw, envelope);
         if self.modern_client && self.era == Era::Legacy {
@@ -149,7 +155,8 @@ impl Origin {
         add(self.cacheable, "ttlMs", b"0", Field::TtlMs);
         add(self.cacheable, "cacheScope", b"\"private\"", Field::CacheScope);
         add(!named, "_meta", &meta, Field::ResultMeta);
-        let mut edits: Edits = Edit::insert_all(raw, envelope.span(Field::Result), &members).into_iter().collect();
+        let mut edits: Edits =
+            Edit::insert_all(raw, envelope.span(Field::Result), &members).into_iter().collect();
         if !named && envelope.is_object(raw, Field::ResultMeta) {
             edits.extend(Edit::insert(raw, envelope.span(Field::ResultMeta), key, &self.server_info));
         }
@@ -218,20 +225,26 @@ mod tests {
 
     #[test]
     fn ids_and_tokens_go_out_as_numbers_and_come_back_as_they_were() {
-        let (sent, origin) =
-            ask(json!({"jsonrpc":"2.0","id":"x","method":"tools/call","params":{"_meta":{"progressToken":"t"}}}), Era::Legacy);
+        let (sent, origin) = ask(
+            json!({"jsonrpc":"2.0","id":"x","method":"tools/call","params":{"_meta":{"progressToken":"t"}}}),
+            Era::Legacy,
+        );
         assert_eq!((&sent["id"], &sent["params"]["_meta"]["progressToken"]), (&json!(77), &json!(77)));
         let raw = Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":77,"progress":1}}"#);
         let back: Value = serde_json::from_slice(&origin.notification(&raw, &scan(&raw).unwrap())).unwrap();
         assert_eq!(back["params"]["progressToken"], "t");
         assert_eq!(answer(&origin, json!({"jsonrpc":"2.0","id":77,"result":{}}))["id"], "x");
-        assert_eq!(answer(&origin, json!({"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":"m"}}))["id"], "x");
+        assert_eq!(
+            answer(&origin, json!({"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":"m"}}))["id"],
+            "x"
+        );
         assert_eq!(answer(&origin, json!({"jsonrpc":"2.0","error":{"code":-1,"message":"m"}}))["id"], "x");
     }
 
     #[test]
     fn a_legacy_request_is_introduced_to_a_modern_backend() {
-        let (sent, _) = ask(json!({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}), Era::Modern);
+        let (sent, _) =
+            ask(json!({"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}), Era::Modern);
         assert_eq!(
             sent["params"]["_meta"],
             json!({META_VERSION: MODERN, META_CAPABILITIES: {}, META_CLIENT: {"name": "c"}})
@@ -244,7 +257,13 @@ mod tests {
         for method in ["tools/call", "resources/read"] {
             let (_, origin) =
                 ask(json!({"jsonrpc":"2.0","id":1,"method":method,"params":{"_meta": modern}}), Era::Legacy);
-            for result in [json!({}), json!({"a":1}), json!({"_meta":{}}), json!({"_meta":{"x":1},"a":1}), json!({"resultType":"complete"})] {
+            for result in [
+                json!({}),
+                json!({"a":1}),
+                json!({"_meta":{}}),
+                json!({"_meta":{"x":1},"a":1}),
+                json!({"resultType":"complete"}),
+            ] {
                 let back = answer(&origin, json!({"jsonrpc":"2.0","id":77,"result":result}));
                 assert_eq!(back["result"]["resultType"], "complete", "{method} {result}");
                 assert_eq!(back["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]["name"], "s");

@@ -126,7 +126,9 @@ impl Backend {
         }
         let opened = match &shared.way {
             SharedWay::Link(_) => self.own_process(&peer).await,
-            SharedWay::Http(origin) => self.own_session(origin.clone(), &peer, Era::Legacy, shared.greeting.clone()).await,
+            SharedWay::Http(origin) => {
+                self.own_session(origin.clone(), &peer, Era::Legacy, shared.greeting.clone()).await
+            }
         };
         match opened {
             // It says to be modern and takes no initialize: its modern side serves all.
@@ -201,7 +203,13 @@ impl Backend {
     ) -> Result<Upstream, BackendError> {
         // A modern one has no such stream; the legacy shared one carries what its clients watch.
         let listen = peer.session.is_some() || era == Era::Legacy;
-        let settings = self.settings(era, who(peer), &peer.protocol_version, peer.events.clone(), known.server_info.clone());
+        let settings = self.settings(
+            era,
+            who(peer),
+            &peer.protocol_version,
+            peer.events.clone(),
+            known.server_info.clone(),
+        );
         let settings = Settings { resume: peer.resume.clone(), listen, ..settings };
         let session = Session::open(origin, settings).await?;
         let result = session.shared.spoken().result.clone();
@@ -239,8 +247,10 @@ impl Backend {
         let place = self.place()?;
         let recipe = self.recipe().map_err(|reason| self.not_ready(&reason, Duration::from_secs(60)))?;
         let max_message = self.deps.config.max_message;
-        let started = Process::start(&self.deps.spawner, recipe, max_message, place, &self.deps.runtime).await;
-        let started = started.map_err(|error| self.not_ready(&format!("cannot start: {error}"), Duration::from_secs(1)))?;
+        let started =
+            Process::start(&self.deps.spawner, recipe, max_message, place, &self.deps.runtime).await;
+        let started = started
+            .map_err(|error| self.not_ready(&format!("cannot start: {error}"), Duration::from_secs(1)))?;
         let limits = LinkLimits { max_in_flight: self.deps.config.max_in_flight, max_message };
         let link = Link::start(started, exclusive, limits, self.meter.clone(), &self.deps.runtime);
         if exclusive {
@@ -255,7 +265,10 @@ impl Backend {
     fn place(&self) -> Result<Place, BackendError> {
         let full = || {
             let cap = self.deps.config.max_processes;
-            self.not_ready(&format!("all {cap} processes of it are taken (limit `max_processes`)"), Duration::from_secs(2))
+            self.not_ready(
+                &format!("all {cap} processes of it are taken (limit `max_processes`)"),
+                Duration::from_secs(2),
+            )
         };
         let permit = self.processes.clone().try_acquire_owned().map_err(|_| full())?;
         Ok(Place::new(permit, self.meter.processes.clone()))
@@ -342,7 +355,9 @@ impl fmt::Debug for Backend {
 /// The message of a failed call of our own.
 pub(crate) fn words(error: &CallError) -> String {
     match error {
-        CallError::Backend(BackendError::NotReady { reason, .. } | BackendError::Gone { reason }) => reason.clone(),
+        CallError::Backend(BackendError::NotReady { reason, .. } | BackendError::Gone { reason }) => {
+            reason.clone()
+        }
         other => other.to_string(),
     }
 }

@@ -77,8 +77,13 @@ impl Sink {
         let expired = {
             let entries = self.shared.entries.lock();
             let posted = entries.get(name);
-            let long = posted.and_then(|posted| posted.failing_since).is_some_and(|since| since.elapsed() > grace);
-            long && posted.is_some_and(|posted| !posted.entry.tools.is_empty() || !posted.entry.prompts.is_empty() || !posted.entry.resources.is_empty())
+            let long =
+                posted.and_then(|posted| posted.failing_since).is_some_and(|since| since.elapsed() > grace);
+            long && posted.is_some_and(|posted| {
+                !posted.entry.tools.is_empty()
+                    || !posted.entry.prompts.is_empty()
+                    || !posted.entry.resources.is_empty()
+            })
         };
         if expired {
             self.post(name, |old| {

@@ -19,8 +19,19 @@ const QUEUE: usize = 256;
 /// What a server sees of our environment: what it needs to run, none of our secrets. The same
 /// list as the official SDKs', and what locale, time zone and temporary files need.
 const INHERITED: [&str; 13] = [
-    "HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE",
-    "XDG_CACHE_HOME", "XDG_DATA_HOME",
+    "HOME",
+    "LOGNAME",
+    "PATH",
+    "SHELL",
+    "TERM",
+    "USER",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
 ];
 
 /// What to start.
@@ -57,7 +68,9 @@ impl Spawner {
 
     pub(crate) async fn spawn(&self, recipe: Recipe) -> io::Result<Child> {
         let (answer, child) = oneshot::channel();
-        self.orders.try_send((recipe, answer)).map_err(|_| io::Error::other("too many processes are starting"))?;
+        self.orders
+            .try_send((recipe, answer))
+            .map_err(|_| io::Error::other("too many processes are starting"))?;
         child.await.map_err(io::Error::other)?
     }
 }

@@ -190,8 +190,14 @@ impl Upstream {
     }
 
     /// A request of our own: the raw result, or why there is none.
-    pub(crate) async fn call(&self, method: &str, params: &str, within: Duration) -> Result<Bytes, CallError> {
-        let body = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"{method}","params":{params}}}"#));
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        params: &str,
+        within: Duration,
+    ) -> Result<Bytes, CallError> {
+        let body =
+            Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"{method}","params":{params}}}"#));
         let envelope = jsonrpc::scan(&body).map_err(|error| BackendError::protocol(error.to_string()))?;
         let meta = CallMeta { deadline: self.inner.clock.now() + within, headers: Vec::new() };
         let mut exchange = self.send(Core(usize::MAX), &body, &envelope, Edits::new(), &meta, true).await?;

@@ -9,7 +9,7 @@ mod server;
 mod tests;
 
 pub use page::{BadCursor, List};
-pub use server::{Hints, HeaderParam, Item, ServerEntry, ServerState};
+pub use server::{HeaderParam, Hints, Item, ServerEntry, ServerState};
 
 use page::Shelf;
 use std::{
@@ -101,7 +101,8 @@ impl Catalog {
         if let Some(server) = self.resources.get(uri) {
             return Some(server.clone());
         }
-        let matches = |entry: &ServerEntry| entry.templates.iter().any(|item| template_matches(&item.key, uri));
+        let matches =
+            |entry: &ServerEntry| entry.templates.iter().any(|item| template_matches(&item.key, uri));
         if let Some((key, _)) = self.servers.iter().find(|(_, entry)| matches(entry)) {
             return Some(key.clone());
         }
@@ -114,7 +115,12 @@ impl Catalog {
 
     /// One page of a list as the members of a result without braces, e.g.
     /// `"tools":[...],"nextCursor":"..."`. `None` for a scope that does not exist.
-    pub fn page(&self, list: List, scope: Option<&str>, cursor: Option<&str>) -> Result<Option<bytes::Bytes>, BadCursor> {
+    pub fn page(
+        &self,
+        list: List,
+        scope: Option<&str>,
+        cursor: Option<&str>,
+    ) -> Result<Option<bytes::Bytes>, BadCursor> {
         let shelf = match scope {
             None => self.shelves.get(&list),
             Some(server) => self.scoped.get(server).and_then(|shelves| shelves.get(&list)),
@@ -142,7 +148,8 @@ impl Catalog {
     /// Backends that are not ready, each with its reason.
     pub fn troubles(&self, scope: Option<&str>) -> Vec<(Arc<str>, String)> {
         let in_scope = |name: &str| scope.is_none_or(|scope| scope == name);
-        let bad = self.servers.iter().filter(|(name, entry)| in_scope(name) && entry.state != ServerState::Ready);
+        let bad =
+            self.servers.iter().filter(|(name, entry)| in_scope(name) && entry.state != ServerState::Ready);
         bad.map(|(name, entry)| (name.clone(), entry.reason.clone())).collect()
     }
 }
@@ -153,7 +160,10 @@ type Listed = Vec<(String, bytes::Bytes)>;
 /// Gives every item of every server its exposed name. Two that would get the same (`a_b`+`c`
 /// and `a`+`b_c`) are both told apart by a double underscore, so that a name never changes
 /// its meaning when the other server goes away: it changes itself.
-fn expose(servers: &BTreeMap<Arc<str>, Arc<ServerEntry>>, items: impl Fn(&ServerEntry) -> &[Item]) -> (HashMap<String, Target>, Listed) {
+fn expose(
+    servers: &BTreeMap<Arc<str>, Arc<ServerEntry>>,
+    items: impl Fn(&ServerEntry) -> &[Item],
+) -> (HashMap<String, Target>, Listed) {
     let mut wanted: BTreeMap<String, Vec<(&Arc<str>, &Item)>> = BTreeMap::new();
     for (server, entry) in servers {
         for item in items(entry) {
@@ -168,11 +178,8 @@ fn expose(servers: &BTreeMap<Arc<str>, Arc<ServerEntry>>, items: impl Fn(&Server
                 1 => name.clone(),
                 _ => joined(server, "__", &item.key),
             };
-            let target = Target {
-                server: (*server).clone(),
-                name: item.key.clone(),
-                hints: item.hints.clone(),
-            };
+            let target =
+                Target { server: (*server).clone(), name: item.key.clone(), hints: item.hints.clone() };
             listed.insert(name.clone(), item.renamed(&name));
             targets.insert(name, target);
         }

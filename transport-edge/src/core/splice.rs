@@ -141,7 +141,13 @@ mod tests {
     fn edits_apply_in_order_of_place_and_bad_ones_are_left_out() {
         let body = Bytes::from_static(b"0123456789");
         let edit = |start, end, with: &'static str| Edit::replace(Span { start, end }, with);
-        let edits = [edit(8, 9, "H"), edit(1, 3, "b"), edit(2, 4, "overlaps"), edit(9, 99, "outside"), edit(5, 5, "+")];
+        let edits = [
+            edit(8, 9, "H"),
+            edit(1, 3, "b"),
+            edit(2, 4, "overlaps"),
+            edit(9, 99, "outside"),
+            edit(5, 5, "+"),
+        ];
         assert_eq!(splice(&body, &edits), "0b34+567H9");
         assert_eq!(splice(&body, &[]), body);
     }

@@ -132,7 +132,8 @@ impl Parser {
     fn dispatch(&mut self) -> Option<Event> {
         let mut event = std::mem::take(&mut self.event);
         event.data = self.data.split().freeze();
-        let says_something = std::mem::take(&mut self.has_data) || event.id.is_some() || event.retry.is_some();
+        let says_something =
+            std::mem::take(&mut self.has_data) || event.id.is_some() || event.retry.is_some();
         says_something.then_some(event)
     }
 }

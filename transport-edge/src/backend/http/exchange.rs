@@ -1,6 +1,10 @@
 //! One POST and its answer: JSON, or events up to the response.
 
-use super::{LAST_EVENT_ID, Origin, failed, pool::Lease, session::{Shared, Spoken}};
+use super::{
+    LAST_EVENT_ID, Origin, failed,
+    pool::Lease,
+    session::{Shared, Spoken},
+};
 use crate::{
     backend::{BackendError, CallMeta, Core, Era, FromBackend, RawId, rewrite},
     core::{
@@ -15,7 +19,11 @@ use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use std::{collections::VecDeque, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout_at};
 
 /// Times that a polled stream is taken up again without a message in between.
@@ -70,8 +78,9 @@ impl HttpExchange {
         meta: &CallMeta,
     ) -> Result<Self, BackendError> {
         let permit = shared.origin.in_flight.clone().try_acquire_owned();
-        let permit = permit
-            .map_err(|_| BackendError::not_ready("too many requests in flight", Duration::from_millis(100)))?;
+        let permit = permit.map_err(|_| {
+            BackendError::not_ready("too many requests in flight", Duration::from_millis(100))
+        })?;
         let id = shared.next_id();
         let mut extra = shared.mirrored(raw, envelope, &edits);
         if shared.settings.era == Era::Modern {
@@ -296,7 +305,12 @@ async fn once(
     read(&shared.origin, response, lease, spoken.session_id.is_some()).await
 }
 
-async fn resume(shared: Arc<Shared>, core: Core, last: String, pause: Duration) -> Result<Answer, BackendError> {
+async fn resume(
+    shared: Arc<Shared>,
+    core: Core,
+    last: String,
+    pause: Duration,
+) -> Result<Answer, BackendError> {
     tokio::time::sleep(pause.min(Duration::from_secs(30))).await;
     let value = HeaderValue::from_str(&last).map_err(|_| BackendError::protocol("gave a bad event id"))?;
     let accept = (header::ACCEPT, HeaderValue::from_static("text/event-stream"));
@@ -370,9 +384,14 @@ async fn collect(origin: &Origin, response: Response<Incoming>, lease: Lease) ->
 
 /// The whole answer to a request of ours (initialize, a replayed setting), whether it comes as
 /// JSON or as events.
-pub(super) async fn answer(origin: &Origin, request: Request<Full<Bytes>>, core: Core) -> Result<Whole, BackendError> {
+pub(super) async fn answer(
+    origin: &Origin,
+    request: Request<Full<Bytes>>,
+    core: Core,
+) -> Result<Whole, BackendError> {
     let (response, lease) = origin.pool.send(core, request).await.map_err(failed)?;
-    let session_id = response.headers().get(super::SESSION_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let session_id =
+        response.headers().get(super::SESSION_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
     let body = match read(origin, response, lease, false).await? {
         Answer::Json(body) => body,
         Answer::Events(body, lease) => first_answer(origin, body, lease).await?,

@@ -50,7 +50,9 @@ impl Origin {
         match uri.scheme_str() {
             Some("http") => {}
             Some("https") => {
-                return Err("https backends are not served yet; use http, or a TLS proxy beside the edge".into());
+                return Err(
+                    "https backends are not served yet; use http, or a TLS proxy beside the edge".into()
+                );
             }
             _ => return Err(format!("`{url}` does not start with http://")),
         }
@@ -59,7 +61,8 @@ impl Origin {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let path = path.parse().map_err(|_| format!("`{url}` has a bad path"))?;
         let mut headers = base_headers(extra)?;
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| format!("`{url}` has a bad host"))?;
+        let host =
+            HeaderValue::from_str(authority.as_str()).map_err(|_| format!("`{url}` has a bad host"))?;
         headers.insert(header::HOST, host);
         Ok(Origin {
             pool: Pool::new(connect_to, net, limits.max_idle),
@@ -87,7 +90,8 @@ fn base_headers(extra: &BTreeMap<String, String>) -> Result<HeaderMap, String> {
     }
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("swarm/", env!("CARGO_PKG_VERSION"))));
+    headers
+        .insert(header::USER_AGENT, HeaderValue::from_static(concat!("swarm/", env!("CARGO_PKG_VERSION"))));
     Ok(headers)
 }
 

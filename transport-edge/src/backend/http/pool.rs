@@ -22,6 +22,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// Servers commonly close after 5 s (uvicorn, node); a connection is not trusted that long.
 const IDLE: Duration = Duration::from_secs(4);
 
+/// After this much silence, a connection is looked at before it is used.
+const STALE: Duration = Duration::from_millis(10);
+
 /// A request that got no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -69,7 +72,13 @@ impl Pool {
             let idle = self.take(shard);
             let fresh = idle.is_none();
             let mut sender = match idle {
-                Some(sender) => sender,
+                Some(idle) => {
+                    // Its end may have come and nobody has looked yet: let the driver look.
+                    if idle.since.elapsed() > STALE {
+                        tokio::task::yield_now().await;
+                    }
+                    idle.sender
+                }
                 None => self.connect().await?,
             };
             if sender.ready().await.is_err() {
@@ -89,7 +98,7 @@ impl Pool {
         }
     }
 
-    fn take(&self, shard: usize) -> Option<Sender> {
+    fn take(&self, shard: usize) -> Option<Idle> {
         let mut stack = self.shards.get(shard)?.lock();
         while let Some(idle) = stack.pop() {
             if idle.since.elapsed() > IDLE {
@@ -97,7 +106,7 @@ impl Pool {
                 return None;
             }
             if !idle.sender.is_closed() {
-                return Some(idle.sender);
+                return Some(idle);
             }
         }
         None
@@ -106,7 +115,8 @@ impl Pool {
     async fn connect(&self) -> Result<Sender, Failure> {
         let unsent = |why: String| Failure::Unsent(format!("cannot connect to {}: {why}", self.address));
         let connected = timeout(CONNECT, self.net.connect(&self.address)).await;
-        let stream = connected.map_err(|_| unsent("no answer".into()))?.map_err(|error| unsent(error.to_string()))?;
+        let stream =
+            connected.map_err(|_| unsent("no answer".into()))?.map_err(|error| unsent(error.to_string()))?;
         let handshake = Builder::new().writev(false).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| unsent(error.to_string()))?;
         tokio::spawn(async move {

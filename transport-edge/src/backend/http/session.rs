@@ -203,7 +203,12 @@ impl Shared {
     }
 
     /// The headers that a modern request mirrors from its body (MCP.md 1.2, 7 and 12).
-    pub(crate) fn mirrored(&self, raw: &Bytes, envelope: &Envelope, edits: &Edits) -> Vec<(HeaderName, HeaderValue)> {
+    pub(crate) fn mirrored(
+        &self,
+        raw: &Bytes,
+        envelope: &Envelope,
+        edits: &Edits,
+    ) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
         if self.settings.era == Era::Legacy {
             return headers;
@@ -226,7 +231,8 @@ impl Shared {
     pub(crate) async fn post(&self, core: Core, body: Bytes, deadline: Instant) -> Result<(), BackendError> {
         let spoken = self.spoken();
         let envelope = jsonrpc::scan_backend(&body).ok();
-        let extra = envelope.map(|envelope| self.mirrored(&body, &envelope, &Edits::new())).unwrap_or_default();
+        let extra =
+            envelope.map(|envelope| self.mirrored(&body, &envelope, &Edits::new())).unwrap_or_default();
         let request = self.request(&spoken, Method::POST, body, &extra);
         let sent = timeout_at(deadline.into(), self.origin.pool.send(core, request)).await;
         let (response, lease) = sent.map_err(|_| BackendError::Timeout)?.map_err(failed)?;
@@ -238,7 +244,10 @@ impl Shared {
         match status {
             _ if status.is_success() => Ok(()),
             StatusCode::NOT_FOUND => Err(BackendError::SessionExpired),
-            _ => Err(BackendError::Refused { status: status.as_u16(), reason: "refused a notification".into() }),
+            _ => Err(BackendError::Refused {
+                status: status.as_u16(),
+                reason: "refused a notification".into(),
+            }),
         }
     }
 
@@ -280,7 +289,8 @@ impl Shared {
             let memory = self.memory.lock();
             (memory.log_level.clone(), memory.subscriptions.clone())
         };
-        let level = level.map(|level| ("logging/setLevel", format!("{{\"level\":{}}}", String::from_utf8_lossy(&level))));
+        let level = level
+            .map(|level| ("logging/setLevel", format!("{{\"level\":{}}}", String::from_utf8_lossy(&level))));
         let subscribe = |uri: String| ("resources/subscribe", serde_json::json!({"uri": uri}).to_string());
         for (method, params) in level.into_iter().chain(uris.into_iter().map(subscribe)) {
             let id = self.next_id();
@@ -301,7 +311,13 @@ impl Spoken {
         Spoken { session_id: None, version: MODERN.into(), result: Bytes::new(), headers, epoch: 0 }
     }
 
-    fn legacy(origin: &Origin, session_id: Option<String>, version: String, result: Bytes, epoch: u64) -> Self {
+    fn legacy(
+        origin: &Origin,
+        session_id: Option<String>,
+        version: String,
+        result: Bytes,
+        epoch: u64,
+    ) -> Self {
         let mut headers = origin.headers.clone();
         if let Some(value) = session_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
             headers.insert(SESSION_ID, value);
@@ -317,7 +333,9 @@ impl Spoken {
 async fn initialize(origin: &Origin, settings: &Settings, epoch: u64) -> Result<Spoken, BackendError> {
     let deadline = tokio::time::Instant::now() + settings.open_timeout;
     let work = handshake(origin, settings, epoch);
-    tokio::time::timeout_at(deadline, work).await.map_err(|_| BackendError::not_ready("no answer to initialize", ASIDE))?
+    tokio::time::timeout_at(deadline, work)
+        .await
+        .map_err(|_| BackendError::not_ready("no answer to initialize", ASIDE))?
 }
 
 async fn handshake(origin: &Origin, settings: &Settings, epoch: u64) -> Result<Spoken, BackendError> {
@@ -327,7 +345,8 @@ async fn handshake(origin: &Origin, settings: &Settings, epoch: u64) -> Result<S
     *request.uri_mut() = origin.path.clone();
     *request.headers_mut() = origin.headers.clone();
     let answer = exchange::answer(origin, request, Core(usize::MAX)).await?;
-    let envelope = jsonrpc::scan_backend(&answer.body).map_err(|error| BackendError::protocol(error.to_string()))?;
+    let envelope =
+        jsonrpc::scan_backend(&answer.body).map_err(|error| BackendError::protocol(error.to_string()))?;
     if envelope.kind != Kind::Response {
         let message = envelope.text(&answer.body, Field::ErrorMessage).unwrap_or_default();
         return Err(BackendError::not_ready(format!("refused to initialize: {message}"), ASIDE));
@@ -350,13 +369,15 @@ async fn handshake(origin: &Origin, settings: &Settings, epoch: u64) -> Result<S
 
 /// The `initialize` of one peer.
 pub(crate) fn initialize_body(version: &str, who: &Introduction) -> Bytes {
-    let version = serde_json::Value::from(if version.is_empty() || version == MODERN { LEGACY } else { version });
+    let version =
+        serde_json::Value::from(if version.is_empty() || version == MODERN { LEGACY } else { version });
     let raw = |bytes: &Bytes, default: &str| match bytes.is_empty() {
         true => default.to_owned(),
         false => String::from_utf8_lossy(bytes).into_owned(),
     };
     let capabilities = raw(&who.capabilities, "{}");
-    let client = raw(&who.client_info, concat!(r#"{"name":"swarm","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#));
+    let client =
+        raw(&who.client_info, concat!(r#"{"name":"swarm","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#));
     Bytes::from(format!(
         r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":{version},"capabilities":{capabilities},"clientInfo":{client}}}}}"#
     ))

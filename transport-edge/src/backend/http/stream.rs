@@ -62,7 +62,9 @@ async fn attempt(shared: &Arc<Shared>) -> End {
     };
     let kind = response.headers().get(header::CONTENT_TYPE).map_or(b"".as_slice(), HeaderValue::as_bytes);
     match response.status() {
-        StatusCode::OK if kind.starts_with(b"text/event-stream") => follow(shared, response.into_body()).await,
+        StatusCode::OK if kind.starts_with(b"text/event-stream") => {
+            follow(shared, response.into_body()).await
+        }
         // Taken by an older connection of ours that the backend has not seen end.
         StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => End::Failed,
         status if status.is_server_error() => End::Failed,

@@ -133,7 +133,8 @@ fn header_params(schema: &RawValue) -> Arc<[HeaderParam]> {
     let mut tokens: Vec<String> = found.iter().map(lower).collect();
     tokens.sort();
     tokens.dedup();
-    let is_token = |param: &HeaderParam| http::HeaderName::try_from(format!("mcp-param-{}", param.token)).is_ok();
+    let is_token =
+        |param: &HeaderParam| http::HeaderName::try_from(format!("mcp-param-{}", param.token)).is_ok();
     match tokens.len() == found.len() && found.iter().all(is_token) {
         true => found.into(),
         false => Arc::default(),

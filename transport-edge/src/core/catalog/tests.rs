@@ -86,6 +86,8 @@ fn header_params_are_read_or_void() {
     };
     let good = hints(json!({"properties": {"a": {"type": "string", "x-mcp-header": "Region"}}}));
     assert_eq!(good.first().map(|param| param.token.as_str()), Some("Region"));
-    assert!(hints(json!({"properties": {"a": {"x-mcp-header": "X"}, "b": {"x-mcp-header": "x"}}})).is_empty());
+    assert!(
+        hints(json!({"properties": {"a": {"x-mcp-header": "X"}, "b": {"x-mcp-header": "x"}}})).is_empty()
+    );
     assert!(hints(json!({"properties": {"a": {"x-mcp-header": "no token"}}})).is_empty());
 }

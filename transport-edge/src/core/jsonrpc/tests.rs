@@ -34,10 +34,17 @@ fn kinds() {
 /// What parsers have disagreed about. Each is refused, with the code that tells why.
 #[test]
 fn smuggling_corpus() {
-    let deep = |n| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"a":{}{}}}}}"#, "[".repeat(n), "]".repeat(n));
+    let deep = |n| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"a":{}{}}}}}"#,
+            "[".repeat(n),
+            "]".repeat(n)
+        )
+    };
     assert_eq!(code(&deep(62)), None);
     assert_eq!(code(&deep(63)), Some(INVALID_REQUEST));
-    let wide = |n| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"a":[{}0]}}}}"#, "0,".repeat(n));
+    let wide =
+        |n| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{{"a":[{}0]}}}}"#, "0,".repeat(n));
     assert_eq!(code(&wide(90_000)), None);
     assert_eq!(code(&wide(100_000)), Some(INVALID_REQUEST));
 
@@ -121,7 +128,10 @@ fn a_backend_may_cut_an_emoji_but_not_in_a_routed_key() {
 
 #[test]
 fn keys_inside_arguments_are_the_tools_business() {
-    assert_eq!(code(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"arguments":{"a":1,"A":2,"a":3}}}"#), None);
+    assert_eq!(
+        code(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"arguments":{"a":1,"A":2,"a":3}}}"#),
+        None
+    );
 }
 
 #[test]
@@ -149,7 +159,8 @@ fn json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 40, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::btree_map("[ -~]{0,6}", inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map("[ -~]{0,6}", inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }
