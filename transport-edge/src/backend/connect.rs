@@ -3,8 +3,9 @@
 use super::{
     BackendError, CallMeta, Core, Era, FromBackend,
     http::{HttpExchange, Origin, Session, Settings, initialize_body},
-    link::{Greeting, Seat},
+    link::Greeting,
     rewrite::{Introduction, LEGACY, MODERN},
+    seat::Seat,
     upstream::{CallError, result_of},
 };
 use crate::core::{json::member, jsonrpc, splice::Edits};

@@ -4,12 +4,12 @@ use super::{
     BackendError, Era, FromBackend, RawId, Unsolicited,
     metrics::Meter,
     process::{Lines, Pipes, Process},
-    rewrite::{self, Introduction, Origin, framed, number},
+    rewrite::{Introduction, Origin, framed, number},
+    seat::Seat,
 };
 use crate::core::{
     codes,
     jsonrpc::{self, Envelope, Field, Kind},
-    splice::{Edit, Edits, splice},
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -19,20 +19,15 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::{
-    process::ChildStdout,
-    runtime::Handle,
-    sync::mpsc,
-    time::{timeout, timeout_at},
-};
+use tokio::{process::ChildStdout, runtime::Handle, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Messages of one request that wait for their reader.
-const EXCHANGE_QUEUE: usize = 64;
+pub(super) const EXCHANGE_QUEUE: usize = 64;
 /// How long a session's own process waits for a slow reader (RELIABILITY O7).
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Lines in a row that nobody can use before a process counts as flooding.
 const NOISE: u32 = 10_000;
 
@@ -55,47 +50,31 @@ pub(crate) struct Greeting {
 /// One process and everything that waits for it.
 pub(crate) struct Link {
     process: Process,
-    input: mpsc::Sender<Bytes>,
-    state: Mutex<State>,
-    next: AtomicU64,
-    exclusive: bool,
+    pub(super) input: mpsc::Sender<Bytes>,
+    pub(super) state: Mutex<State>,
+    pub(super) next: AtomicU64,
+    pub(super) exclusive: bool,
     limits: LinkLimits,
     greeting: OnceLock<Greeting>,
     closed: CancellationToken,
-    touched: Mutex<tokio::time::Instant>,
+    pub(super) touched: Mutex<tokio::time::Instant>,
     meter: Arc<Meter>,
 }
 
 #[derive(Default)]
-struct State {
-    pending: BTreeMap<u64, Pending>,
-    seats: HashMap<u64, mpsc::Sender<Unsolicited>>,
-    subscribers: HashMap<String, BTreeSet<u64>>,
+pub(super) struct State {
+    pub(super) pending: BTreeMap<u64, Pending>,
+    pub(super) seats: HashMap<u64, mpsc::Sender<Unsolicited>>,
+    pub(super) subscribers: HashMap<String, BTreeSet<u64>>,
     dead: Option<String>,
     noise: u32,
 }
 
-struct Pending {
-    seat: u64,
-    origin: Arc<Origin>,
-    answers: mpsc::Sender<Result<FromBackend, BackendError>>,
-    quiet: bool,
-}
-
-/// One peer's place on a link. Its drop frees it, and ends a process that is the peer's own.
-pub(crate) struct Seat {
-    pub(crate) link: Arc<Link>,
-    number: u64,
-    who: Mutex<Introduction>,
-}
-
-/// One request and what comes back for it.
-pub(crate) struct LinkExchange {
-    link: Arc<Link>,
-    id: u64,
-    answers: mpsc::Receiver<Result<FromBackend, BackendError>>,
-    done: bool,
-    cancellable: bool,
+pub(super) struct Pending {
+    pub(super) seat: u64,
+    pub(super) origin: Arc<Origin>,
+    pub(super) answers: Answers,
+    pub(super) quiet: bool,
 }
 
 impl Link {
@@ -175,10 +154,10 @@ impl Link {
     pub(crate) fn seat(self: &Arc<Self>, who: Introduction, events: mpsc::Sender<Unsolicited>) -> Arc<Seat> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.state.lock().seats.insert(number, events);
-        Arc::new(Seat { link: self.clone(), number, who: Mutex::new(who) })
+        Arc::new(Seat::new(self.clone(), number, who))
     }
 
-    fn admit(&self, id: u64, pending: Pending) -> Result<(), BackendError> {
+    pub(super) fn admit(&self, id: u64, pending: Pending) -> Result<(), BackendError> {
         let mut state = self.state.lock();
         if let Some(reason) = &state.dead {
             return Err(BackendError::not_ready(reason.clone(), Duration::from_secs(1)));
@@ -358,14 +337,14 @@ impl Link {
         subscribers.filter_map(|seat| state.seats.get(seat).cloned()).collect()
     }
 
-    fn cancel(&self, id: u64, reason: &str) {
+    pub(super) fn cancel(&self, id: u64, reason: &str) {
         let params = serde_json::json!({"requestId": id, "reason": reason});
         let message = format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#);
         let _ = self.input.try_send(framed(message.as_bytes()));
     }
 }
 
-type Answers = mpsc::Sender<Result<FromBackend, BackendError>>;
+pub(super) type Answers = mpsc::Sender<Result<FromBackend, BackendError>>;
 type Target = (u64, Arc<Origin>, Answers);
 
 impl Drop for Link {
@@ -399,135 +378,5 @@ async fn read(link: Weak<Link>, mut output: Lines<ChildStdout>, closed: Cancella
     if let Some(link) = link.upgrade() {
         tracing::debug!(pid = link.process.pid, reason, "a stdio server ended");
         link.close(&reason);
-    }
-}
-
-impl Seat {
-    /// Sends a request. `quiet` requests (our own) are nobody's conversation: log messages and
-    /// questions that come meanwhile are not theirs.
-    pub(crate) async fn request(
-        &self,
-        raw: &Bytes,
-        envelope: &Envelope,
-        edits: Edits,
-        deadline: Instant,
-        quiet: bool,
-    ) -> Result<LinkExchange, BackendError> {
-        let link = &self.link;
-        let id = link.next.fetch_add(1, Ordering::Relaxed);
-        let greeting = link.greeting();
-        let era = greeting.map_or(Era::Legacy, |greeting| greeting.era);
-        let server_info = greeting.map(|greeting| greeting.server_info.clone()).unwrap_or_default();
-        let who = self.who.lock().clone();
-        let out = rewrite::outbound(raw, envelope, edits, id, era, &who, server_info);
-        let (sender, answers) = mpsc::channel(EXCHANGE_QUEUE);
-        let pending = Pending { seat: self.number, origin: Arc::new(out.origin), answers: sender, quiet };
-        link.admit(id, pending)?;
-        let cancellable = !matches!(envelope.method(raw).as_ref(), "initialize" | "server/discover");
-        let mut exchange = LinkExchange { link: link.clone(), id, answers, done: false, cancellable };
-        self.remember(raw, envelope);
-        *link.touched.lock() = tokio::time::Instant::now();
-        let sent = timeout_at(deadline.into(), link.input.send(framed(&out.body))).await;
-        if !matches!(sent, Ok(Ok(()))) {
-            exchange.cancellable = false;
-            let reason = if sent.is_err() { "it does not read its input" } else { "it is gone" };
-            return Err(BackendError::not_ready(reason, Duration::from_secs(1)));
-        }
-        Ok(exchange)
-    }
-
-    fn remember(&self, raw: &Bytes, envelope: &Envelope) {
-        if self.link.exclusive {
-            return;
-        }
-        let uri = || envelope.text(raw, Field::Uri).unwrap_or_default().into_owned();
-        match envelope.method(raw).as_ref() {
-            "resources/subscribe" => {
-                self.link.state.lock().subscribers.entry(uri()).or_default().insert(self.number);
-            }
-            "resources/unsubscribe" => {
-                if let Some(seats) = self.link.state.lock().subscribers.get_mut(&uri()) {
-                    seats.remove(&self.number);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Remembers a level for backends that are told with each request.
-    pub(crate) fn set_log_level(&self, level: Bytes) {
-        self.who.lock().log_level = Some(level);
-    }
-
-    /// Sends a notification or a response as it is.
-    pub(crate) async fn send(&self, raw: &[u8]) -> Result<(), BackendError> {
-        let sent = timeout(PATIENCE, self.link.input.send(framed(raw))).await;
-        match sent {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(BackendError::gone(self.link.epitaph())),
-        }
-    }
-
-    /// The client's answer to a request of the backend, under the backend's id.
-    pub(crate) async fn answer(
-        &self,
-        id: &RawId,
-        raw: &Bytes,
-        envelope: &Envelope,
-    ) -> Result<(), BackendError> {
-        let edit = Edit::replace(envelope.span(Field::Id), id.0.clone());
-        self.send(&splice(raw, &[edit])).await
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if self.link.exclusive {
-            self.link.close("its session ended");
-            return;
-        }
-        let mut state = self.link.state.lock();
-        state.seats.remove(&self.number);
-        state.pending.retain(|_, waiting| waiting.seat != self.number);
-        for seats in state.subscribers.values_mut() {
-            seats.remove(&self.number);
-        }
-        state.subscribers.retain(|_, seats| !seats.is_empty());
-    }
-}
-
-impl LinkExchange {
-    /// The next message; `None` after the answer. Cancel-safe.
-    pub(crate) async fn next(&mut self, deadline: Instant) -> Option<Result<FromBackend, BackendError>> {
-        if self.done {
-            return None;
-        }
-        let item = match timeout_at(deadline.into(), self.answers.recv()).await {
-            Ok(Some(item)) => item,
-            Ok(None) => Err(BackendError::gone(self.link.epitaph())),
-            Err(_) => {
-                self.finish(Some("deadline"));
-                return Some(Err(BackendError::Timeout));
-            }
-        };
-        self.done = matches!(item, Err(_) | Ok(FromBackend::Response { .. }));
-        Some(item)
-    }
-
-    /// Ends the request; the backend is told with a reason.
-    pub(crate) fn finish(&mut self, reason: Option<&str>) {
-        if std::mem::replace(&mut self.done, true) {
-            return;
-        }
-        let open = self.link.state.lock().pending.remove(&self.id).is_some();
-        if open && self.cancellable {
-            self.link.cancel(self.id, reason.unwrap_or("the client went away"));
-        }
-    }
-}
-
-impl Drop for LinkExchange {
-    fn drop(&mut self) {
-        self.finish(None);
     }
 }

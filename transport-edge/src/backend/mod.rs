@@ -9,7 +9,7 @@
 //! | `server`, `control` | one of them: who gets which conversation; its life, lists and health |
 //! | `connect` | which era it speaks |
 //! | `upstream` | one conversation, one request |
-//! | `link`, `process`, `spawner`, `exec` | stdio: requests over two pipes, the process, its supervisor |
+//! | `link`, `seat`, `process`, `spawner`, `exec` | stdio: requests over two pipes, the process, its supervisor |
 //! | `http` | Streamable HTTP |
 //! | `rewrite` | what changes in a message on its way |
 //! | `shelf` | the catalogue as it changes |
@@ -24,6 +24,7 @@ mod link;
 mod metrics;
 mod process;
 mod rewrite;
+mod seat;
 mod server;
 mod shelf;
 mod spawner;

@@ -3,8 +3,9 @@
 use super::{
     BackendError, CallMeta, Core, Era, FromBackend, RawId,
     http::{HttpExchange, Session},
-    link::{Greeting, LinkExchange, Seat},
+    link::Greeting,
     metrics::{Meter, label},
+    seat::{LinkExchange, Seat},
 };
 use crate::core::{
     codes,
