@@ -129,6 +129,7 @@ fn decode(request: RelayRequest) -> Result<Inbound, Status> {
         scope: scope(&request.path).ok_or_else(|| invalid("path"))?,
         headers: from_wire(&request.headers),
         body: request.body,
+        envelope: None,
         principal: Principal(request.principal.into()),
     })
 }

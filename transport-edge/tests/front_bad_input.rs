@@ -186,6 +186,26 @@ async fn a_slow_head_and_a_slow_body_are_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_outlives_the_time_for_a_head() {
+    let backend = Backend::start().await;
+    let mut config = front_support::config(&[("b", &backend.url)]);
+    config.header_timeout = std::time::Duration::from_millis(100);
+    let cluster = Cluster::start(1, &config).await;
+    let edge = cluster.mcp(0);
+    let mut stream = tokio::net::TcpStream::connect(edge).await.unwrap();
+    let request = format!("GET /other HTTP/1.1\r\nhost: {edge}\r\n\r\n");
+    let mut answer = vec![0; 256];
+    for _ in 0..2 {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let read = stream.read(&mut answer).await.unwrap();
+        assert!(String::from_utf8_lossy(&answer[..read]).starts_with("HTTP/1.1 404"));
+        // Longer than a head may take.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_modern_era_checks_header_against_body() {
     let (_backend, cluster, edge) = edge().await;
     let client = Client::new();

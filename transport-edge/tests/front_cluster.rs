@@ -149,6 +149,26 @@ async fn concurrent_requests_after_a_loss_lead_to_one_anchor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_anchor_that_froze_is_given_up_when_gossip_says_so() {
+    let backend = Backend::start().await;
+    let cluster = Cluster::three(&backend).await;
+    let mut client = Client::new();
+    client.initialize(cluster.mcp(0)).await;
+    // It takes connections and answers nothing.
+    let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    cluster.announce_at("n1", frozen.local_addr().unwrap(), State::Suspect);
+    let calling = tokio::spawn({
+        let (client, edge) = (client.clone(), cluster.mcp(1));
+        async move { client.call(edge, 1, "b_echo", json!({"text": "x"})).await.json().await }
+    });
+    let _held = frozen.accept().await.unwrap();
+    cluster.announce_at("n1", frozen.local_addr().unwrap(), State::Down);
+    let answer = calling.await.unwrap();
+    assert!(answer["result"].is_object(), "{answer}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_anchor_that_was_taken_over_writes_nothing_more() {
     let backend = Backend::start().await;
     let cluster = Cluster::three(&backend).await;

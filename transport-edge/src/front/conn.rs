@@ -5,11 +5,13 @@ use super::{
     body::Answer,
     edge::{Edge, Principal, principal},
     entry,
+    io::Phase,
 };
 use crate::{
     core::{
         codes::{self, Problem},
         headers::head_size,
+        jsonrpc::Envelope,
     },
     session::{Live, Scope},
 };
@@ -32,13 +34,14 @@ pub(crate) struct Connection {
     pub(crate) edge: Arc<Edge>,
     /// The event loop it lives on.
     pub(crate) core: usize,
+    phase: Phase,
     memo: Mutex<Option<Arc<Live>>>,
 }
 
 impl Connection {
     /// A connection on an event loop.
-    pub(crate) fn new(edge: Arc<Edge>, core: usize) -> Self {
-        Connection { edge, core, memo: Mutex::new(None) }
+    pub(crate) fn new(edge: Arc<Edge>, core: usize, phase: Phase) -> Self {
+        Connection { edge, core, phase, memo: Mutex::new(None) }
     }
 
     /// A session that is live here, found without the map if it was used last.
@@ -66,6 +69,8 @@ pub(crate) struct Inbound {
     pub(crate) headers: HeaderMap,
     /// Its body.
     pub(crate) body: Bytes,
+    /// The body's scan, once it was done.
+    pub(crate) envelope: Option<Envelope>,
     /// Who calls.
     pub(crate) principal: Principal,
 }
@@ -74,6 +79,7 @@ pub(crate) struct Inbound {
 pub(crate) async fn respond(connection: &Connection, request: Request<Incoming>) -> Reply {
     let cells = connection.edge.metrics.core(connection.core);
     cells.in_flight.fetch_add(1, Relaxed);
+    connection.phase.busy();
     let _counted = Counted(connection);
     let (parts, body) = request.into_parts();
     match admit(&connection.edge, parts, body).await {
@@ -89,6 +95,7 @@ struct Counted<'a>(&'a Connection);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
+        self.0.phase.idle();
         self.0.edge.metrics.core(self.0.core).in_flight.fetch_sub(1, Relaxed);
     }
 }
@@ -108,7 +115,7 @@ async fn admit(edge: &Edge, parts: Parts, body: Incoming) -> Result<Inbound, Box
         _ => Bytes::new(),
     };
     let principal = principal(&parts.headers);
-    Ok(Inbound { method: parts.method, scope, headers: parts.headers, body, principal })
+    Ok(Inbound { method: parts.method, scope, headers: parts.headers, body, envelope: None, principal })
 }
 
 /// `/mcp` or `/mcp/<server>`.

@@ -10,7 +10,7 @@ use crate::{
         codes::{self, Problem},
         era::{Legacy, MODERN},
         headers::{PROTOCOL_VERSION, SESSION_ID},
-        jsonrpc::{Envelope, Field, Kind, is_batch, scan},
+        jsonrpc::{Field, Kind, is_batch, scan},
     },
     relay,
     session::StoreError,
@@ -22,12 +22,12 @@ pub(crate) async fn handle(connection: &Connection, inbound: Inbound) -> Reply {
     match inbound.method {
         Method::POST => post(connection, inbound).await,
         Method::GET | Method::DELETE if says_modern(&inbound) => answer::not_allowed("POST"),
-        Method::GET | Method::DELETE => within_session(connection, inbound, None).await,
+        Method::GET | Method::DELETE => within_session(connection, inbound).await,
         _ => answer::not_allowed("GET, POST, DELETE"),
     }
 }
 
-async fn post(connection: &Connection, inbound: Inbound) -> Reply {
+async fn post(connection: &Connection, mut inbound: Inbound) -> Reply {
     if is_batch(&inbound.body) {
         return batch(connection, inbound).await;
     }
@@ -42,7 +42,8 @@ async fn post(connection: &Connection, inbound: Inbound) -> Reply {
     if initialize && !inbound.headers.contains_key(&SESSION_ID) {
         return legacy::initialize(&connection.edge, connection.core, &inbound, &envelope).await;
     }
-    within_session(connection, inbound, Some(&envelope)).await
+    inbound.envelope = Some(envelope);
+    within_session(connection, inbound).await
 }
 
 /// Arrays exist in 2025-03-26 only, so within a session of that revision.
@@ -50,7 +51,7 @@ async fn batch(connection: &Connection, inbound: Inbound) -> Reply {
     let version = inbound.headers.get(&PROTOCOL_VERSION);
     let may = version.is_none_or(|version| version == Legacy::V2025_03_26.as_str());
     match may && inbound.headers.contains_key(&SESSION_ID) {
-        true => within_session(connection, inbound, None).await,
+        true => within_session(connection, inbound).await,
         false => refuse(None, codes::INVALID_REQUEST, "batches are not taken"),
     }
 }
@@ -62,8 +63,8 @@ fn says_modern(inbound: &Inbound) -> bool {
     version == MODERN || (Legacy::parse(version).is_none() && !inbound.headers.contains_key(&SESSION_ID))
 }
 
-async fn within_session(connection: &Connection, inbound: Inbound, envelope: Option<&Envelope>) -> Reply {
-    let id = envelope.and_then(|envelope| envelope.id(&inbound.body));
+async fn within_session(connection: &Connection, inbound: Inbound) -> Reply {
+    let id = inbound.envelope.as_ref().and_then(|envelope| envelope.id(&inbound.body));
     let Some(header) = inbound.headers.get(&SESSION_ID) else {
         return refuse(id, codes::INVALID_REQUEST, "mcp-session-id is missing; send initialize first");
     };

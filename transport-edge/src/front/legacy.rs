@@ -178,7 +178,7 @@ async fn post(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, inbound: &Inbound
     if live.version.batches() && crate::core::jsonrpc::is_batch(&inbound.body) {
         return batch(edge, core, live, &inbound.body).await;
     }
-    match scan(&inbound.body) {
+    match inbound.envelope.map_or_else(|| scan(&inbound.body), Ok) {
         Ok(envelope) => message(edge, core, live, &inbound.body, &envelope, accepts).await,
         Err(error) => {
             answer::problem(StatusCode::BAD_REQUEST, None, &Problem::new(error.code, error.to_string()))

@@ -6,6 +6,7 @@ mod conn;
 mod converse;
 mod edge;
 mod entry;
+mod io;
 mod legacy;
 mod listen;
 mod lists;

@@ -319,3 +319,37 @@ fn says(header: &HeaderValue, argument: &serde_json::Value) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{catalog::HeaderParam, jsonrpc::scan};
+
+    fn agree(arguments: &str, header: Option<&str>) -> bool {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"arguments":{arguments}}}}}"#
+        );
+        let envelope = scan(body.as_bytes()).unwrap();
+        let param = HeaderParam { path: vec!["region".into()], token: "Region".into() };
+        let hints = Hints { headers: [param].into(), ..Hints::default() };
+        let mut headers = HeaderMap::new();
+        headers.extend(header.map(|value| {
+            (HeaderName::from_static("mcp-param-region"), HeaderValue::from_str(value).unwrap())
+        }));
+        check_params(&headers, body.as_bytes(), &envelope, &hints).is_ok()
+    }
+
+    #[test]
+    fn a_mirrored_argument_must_be_mirrored_truly() {
+        assert!(agree(r#"{"region":"eu"}"#, Some("eu")));
+        assert!(agree(r#"{"region":"eu"}"#, Some("=?base64?ZXU=?=")));
+        assert!(agree(r#"{"region":42}"#, Some("42.0")));
+        assert!(agree(r#"{"region":true}"#, Some("true")));
+        assert!(agree(r#"{"region":null}"#, None));
+        assert!(agree("{}", None));
+        assert!(!agree(r#"{"region":"eu"}"#, Some("us")));
+        assert!(!agree(r#"{"region":"eu"}"#, None));
+        assert!(!agree("{}", Some("eu")));
+        assert!(!agree(r#"{"region":{}}"#, Some("eu")));
+    }
+}

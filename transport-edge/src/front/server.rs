@@ -4,6 +4,7 @@ use super::{
     answer::Reply,
     conn::{Connection, respond},
     edge::Edge,
+    io::{Phase, Watched},
 };
 use crate::Error;
 use hyper::{
@@ -37,6 +38,8 @@ const HEADERS_MAX: usize = 100;
 const BUFFER: usize = 64 << 10;
 /// Most streams of one h2 connection.
 const H2_STREAMS: u32 = 128;
+/// A connection without a request is closed after this time.
+const IDLE_MAX: Duration = Duration::from_secs(300);
 /// After a failed accept (no descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -159,12 +162,12 @@ async fn connection(
         first = tokio::time::timeout(edge.config.header_timeout, speaks_h2(&stream)) => first??,
         () = stop.cancelled() => return Ok(()),
     };
-    let connection = Arc::new(Connection::new(edge.clone(), core));
+    let phase = Phase::default();
+    let connection = Arc::new(Connection::new(edge.clone(), core, phase.clone()));
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = connection.clone();
         async move { Ok::<Reply, Infallible>(respond(&connection, request).await) }
     });
-    let io = TokioIo::new(stream);
     if h2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
@@ -173,18 +176,19 @@ async fn connection(
             .max_header_list_size(32 << 10)
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
-        let serving = builder.serve_connection(io, service);
+        let serving = builder.serve_connection(TokioIo::new(stream), service);
         return Ok(until_stopped(serving, stop, |serving| serving.graceful_shutdown()).await?);
     }
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(edge.config.header_timeout)
+        .header_read_timeout(IDLE_MAX)
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER)
         .auto_date_header(false)
         .writev(false);
-    let serving = builder.serve_connection(io, service);
+    let stream = Watched::new(stream, phase, edge.config.header_timeout);
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
     Ok(until_stopped(serving, stop, |serving| serving.graceful_shutdown()).await?)
 }
 

@@ -74,6 +74,15 @@ impl Cluster {
         self.writer.set(self.nodes.iter().map(tell).collect());
     }
 
+    /// The same, with one edge in another state and at another address.
+    pub fn announce_at(&self, name: &str, addr: SocketAddr, state: State) {
+        let tell = |node: &Node| match node.name == name {
+            true => kit::Instance { state, addr: addr.to_string(), ..node.instance.clone() },
+            false => node.instance.clone(),
+        };
+        self.writer.set(self.nodes.iter().map(tell).collect());
+    }
+
     /// A crash: nothing is finished, nothing is said.
     pub async fn kill(&self, n: usize) {
         self.nodes[n].served.kill().await;
