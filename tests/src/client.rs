@@ -81,6 +81,11 @@ pub struct Stream {
 impl Stream {
     /// The next event with data; nothing when the stream ended.
     pub async fn next(&mut self) -> Result<Option<Event>> {
+        // Keep-alives are no events: the patience is for all of them together.
+        timeout(PATIENCE, self.next_event()).await.context("the stream is silent")?
+    }
+
+    async fn next_event(&mut self) -> Result<Option<Event>> {
         loop {
             while let Some(end) = self.buffer.find("\n\n") {
                 let block: String = self.buffer.drain(..end + 2).collect();
@@ -91,12 +96,7 @@ impl Stream {
                     return Ok(Some(event));
                 }
             }
-            let frame = timeout(PATIENCE, self.body.frame())
-                .await
-                .context("the stream is silent")?;
-            let Some(Ok(frame)) = frame else {
-                return Ok(None);
-            };
+            let Some(Ok(frame)) = self.body.frame().await else { return Ok(None) };
             if let Some(data) = frame.data_ref() {
                 self.buffer
                     .push_str(&String::from_utf8_lossy(data).replace("\r\n", "\n"));

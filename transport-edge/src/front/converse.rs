@@ -80,7 +80,7 @@ async fn drain(live: Arc<Live>, mut exchange: Exchange, in_flight: InFlight, ups
 async fn ask_standing(live: &Live, upstream: &Upstream, raw: &Bytes, id: RawId) {
     if let Ok(envelope) = scan_backend(raw) {
         let asked = ask_client(live, upstream.clone(), raw, &envelope, id);
-        to_standing(live, asked).await;
+        to_standing(live, asked, None).await;
     }
 }
 
@@ -278,11 +278,11 @@ async fn pump(flow: Flow, stream: Arc<Stream>, talk: Talk) {
                 let outcome = outcome(&raw, is_error, tool_error);
                 break (Some(raw), outcome);
             }
-            Some(Ok(FromBackend::Notification { raw })) => stream.send(&flow.live, raw).await,
+            Some(Ok(FromBackend::Notification { raw })) => stream.send(&flow.live, raw, None).await,
             Some(Ok(FromBackend::Request { raw, id })) => match scan_backend(&raw) {
                 Ok(envelope) => {
                     stream
-                        .send(&flow.live, ask_client(&flow.live, upstream.clone(), &raw, &envelope, id))
+                        .send(&flow.live, ask_client(&flow.live, upstream.clone(), &raw, &envelope, id), None)
                         .await
                 }
                 Err(_) => Ok(()),

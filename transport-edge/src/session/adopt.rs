@@ -2,8 +2,8 @@
 
 use super::{
     live::{Live, Start},
-    store::{EventKind, SessionStore, StoreError, Stored},
-    stream::{OpenRequest, OpenStream, Stream},
+    store::{EventKind, Replayed, SessionStore, StoreError, Stored},
+    stream::{OpenRequest, OpenStream, Source, Stream},
 };
 use crate::core::stream::{CONTROL, STANDING};
 use bytes::Bytes;
@@ -50,8 +50,10 @@ pub(crate) async fn adopt(
     seen: u64,
     now: Instant,
 ) -> Result<Adopted, AdoptError> {
-    let (record, stored) = win(store, edge, id, principal, seen).await?;
+    let (mut record, stored) = win(store, edge, id, principal, seen).await?;
     let epoch = record.epoch;
+    let standing = replay(store, id, STANDING, epoch).await?;
+    heard_up_to(&mut record, &standing);
     let control = replay(store, id, CONTROL, epoch).await?;
     let noted = control.events.iter().rev().find(|event| event.kind() == EventKind::Open);
     let noted: Vec<OpenStream> =
@@ -66,7 +68,6 @@ pub(crate) async fn adopt(
         now,
     };
     let live = Arc::new(Live::new(start));
-    let standing = replay(store, id, STANDING, epoch).await?;
     if standing.known {
         live.add_stream(Stream::new(STANDING.into(), String::new(), standing.last_sequence));
     }
@@ -75,6 +76,17 @@ pub(crate) async fn adopt(
         open.extend(reopen(store, &live, stream).await?);
     }
     Ok(Adopted { live, open })
+}
+
+/// The backends' streams go on after what the log of the standing stream holds: nothing is lost
+/// between the backend and the log, and nothing comes twice.
+fn heard_up_to(record: &mut SessionRecord, standing: &Replayed) {
+    for event in standing.events.iter().filter(|event| event.kind() == EventKind::Open) {
+        let Ok(source) = serde_json::from_slice::<Source>(&event.data) else { continue };
+        if let Some(upstream) = record.upstreams.iter_mut().find(|upstream| upstream.backend == source.backend) {
+            upstream.last_event_id = source.event;
+        }
+    }
 }
 
 /// Writes this edge into the record, unless another did since `seen`.
@@ -118,7 +130,7 @@ async fn replay(
     id: &str,
     stream: &str,
     epoch: u64,
-) -> Result<super::store::Replayed, StoreError> {
+) -> Result<Replayed, StoreError> {
     store.replay(id, stream, 0, Some(epoch)).await
 }
 

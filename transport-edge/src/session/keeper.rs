@@ -110,7 +110,7 @@ async fn announce(edge: &Edge, kinds: &[&'static str]) {
         .for_each_concurrent(PARALLEL, |live| async move {
             for kind in kinds {
                 let body = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{kind}/list_changed"}}"#);
-                to_standing(live, body.into()).await;
+                to_standing(live, body.into(), None).await;
             }
         })
         .await;

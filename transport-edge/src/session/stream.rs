@@ -61,6 +61,15 @@ pub(crate) struct OpenRequest {
     pub(crate) body: Option<String>,
 }
 
+/// Where a message of the standing stream came from: the event of the backend's own stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Source {
+    /// Its name.
+    pub(crate) backend: String,
+    /// The backend's event id.
+    pub(crate) event: String,
+}
+
 /// One stream of a session, live at the anchor.
 pub(crate) struct Stream {
     name: String,
@@ -150,14 +159,17 @@ impl Stream {
         Ok(answer)
     }
 
-    /// Logs a message, then sends it if a client is there.
-    pub(crate) async fn send(&self, live: &Live, data: Bytes) -> Result<(), StreamError> {
+    /// Logs a message, then sends it if a client is there. A `source` is logged with it in one
+    /// append, so that an adopting edge knows up to where the backend was heard.
+    pub(crate) async fn send(&self, live: &Live, data: Bytes, source: Option<Source>) -> Result<(), StreamError> {
         let mut writer = self.writer.lock().await;
         if writer.ended {
             return Err(StreamError::Ended);
         }
-        self.append(live, &mut writer, vec![(EventKind::Message, data.clone())]).await?;
-        let sequence = writer.last;
+        let sequence = writer.last + 1;
+        let mark = source.and_then(|source| Some((EventKind::Open, serde_json::to_vec(&source).ok()?.into())));
+        let entries = [(EventKind::Message, data.clone())].into_iter().chain(mark).collect();
+        self.append(live, &mut writer, entries).await?;
         self.emit(&mut writer, sequence, &data);
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! A session's conversations with backends: opened on first use, resumed after an adoption.
 
-use super::live::{Live, Scope};
+use super::{
+    live::{Live, Scope},
+    stream::Source,
+};
 use crate::{
     backend::{Backend, BackendError, CallMeta, Core, FromBackend, Peer, RawId, Unsolicited, Upstream},
     core::jsonrpc::{Envelope, Kind, scan},
@@ -160,7 +163,7 @@ async fn remember(live: &Live, upstream: UpstreamRecord) {
 async fn announce_lists(live: &Live) {
     for kind in ["tools", "prompts", "resources"] {
         let body = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{kind}/list_changed"}}"#);
-        to_standing(live, body.into()).await;
+        to_standing(live, body.into(), None).await;
     }
 }
 
@@ -170,12 +173,10 @@ async fn follow(live: Weak<Live>, backend: String, mut inbox: mpsc::Receiver<Uns
         let Some(live) = live.upgrade().filter(|live| !live.is_ended()) else { return };
         match event {
             Unsolicited::Message { raw, envelope, last_event_id } => {
-                if let Some(id) = last_event_id {
-                    note_event_id(&live, &backend, id);
-                }
+                let source = last_event_id.map(|event| Source { backend: backend.clone(), event });
                 match envelope.kind {
-                    Kind::Notification => notification(&live, raw, &envelope).await,
-                    Kind::Request => request(&live, &backend, raw, &envelope).await,
+                    Kind::Notification => notification(&live, raw, &envelope, source).await,
+                    Kind::Request => request(&live, &backend, raw, &envelope, source).await,
                     Kind::Response | Kind::Error => {}
                 }
             }
@@ -198,35 +199,27 @@ async fn follow(live: Weak<Live>, backend: String, mut inbox: mpsc::Receiver<Uns
     }
 }
 
-fn note_event_id(live: &Live, backend: &str, id: String) {
-    live.note(|record| {
-        if let Some(upstream) = record.upstreams.iter_mut().find(|upstream| upstream.backend == backend) {
-            upstream.last_event_id = id;
-        }
-    });
-}
-
-async fn notification(live: &Live, raw: Bytes, envelope: &Envelope) {
+async fn notification(live: &Live, raw: Bytes, envelope: &Envelope, source: Option<Source>) {
     let method = envelope.method(&raw);
     // The aggregate's lists change when the catalog does, which the front tells.
     if live.scope == Scope::All && method.ends_with("/list_changed") {
         return;
     }
-    to_standing(live, raw).await;
+    to_standing(live, raw, source).await;
 }
 
-async fn request(live: &Arc<Live>, backend: &str, raw: Bytes, envelope: &Envelope) {
+async fn request(live: &Arc<Live>, backend: &str, raw: Bytes, envelope: &Envelope, source: Option<Source>) {
     let Some(upstream) = live.upstreams.ready(backend) else { return };
     let Some(id) = envelope.id(&raw) else { return };
     let id = RawId(raw.slice_ref(id));
     let asked = ask_client(live, upstream, &raw, envelope, id);
-    to_standing(live, asked).await;
+    to_standing(live, asked, source).await;
 }
 
 /// Sends on the standing stream if the client ever opened it; the protocol has no other place.
-pub(crate) async fn to_standing(live: &Live, message: Bytes) {
+pub(crate) async fn to_standing(live: &Live, message: Bytes, source: Option<Source>) {
     let Some(stream) = live.standing() else { return };
-    if let Err(error) = stream.send(live, message).await {
+    if let Err(error) = stream.send(live, message, source).await {
         tracing::warn!(session = live.hash, %error, "a message for the standing stream is lost");
     }
 }
