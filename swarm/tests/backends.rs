@@ -570,9 +570,16 @@ fn processes_with(mark: &str) -> usize {
 /// that left the process group end.
 #[tokio::test]
 async fn nothing_outlives_a_killed_parent() -> Result<()> {
-    let mark = format!("98{}", std::process::id());
-    let server =
-        format!("sleep {mark}.1 & setsid sleep {mark}.2 & trap '' TERM; sleep {mark}.3; sleep {mark}.4");
+    // Who adopts whom when is a race: several at once, stubborn leaders and obedient ones.
+    let rounds =
+        (0..8).map(|round| kill_a_parent(format!("98{}0{round}", std::process::id()), round % 2 == 0));
+    futures::future::try_join_all(rounds).await?;
+    Ok(())
+}
+
+async fn kill_a_parent(mark: String, stubborn: bool) -> Result<()> {
+    let trap = if stubborn { "trap '' TERM;" } else { "" };
+    let server = format!("sleep {mark}.1 & setsid sleep {mark}.2 & {trap} sleep {mark}.3; sleep {mark}.4");
     let parent = format!("'{SWARM}' backend-exec --parent $$ -- sh -c \"$SERVER\" & wait");
     let mut parent =
         Command::new("sh").args(["-c", &parent]).env("SERVER", server).stdin(Stdio::null()).spawn()?;

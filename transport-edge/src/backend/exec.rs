@@ -14,6 +14,7 @@ use rustix::process::{
     set_child_subreaper, set_parent_process_death_signal, setrlimit, wait,
 };
 use std::{
+    collections::HashSet,
     ffi::OsString,
     fs, io,
     io::Write as _,
@@ -137,33 +138,31 @@ impl Group {
     }
 
     async fn end(&mut self) {
-        self.kill(Signal::TERM);
-        if self.gone_by(Instant::now() + GRACE).await {
+        let _ = kill_process_group(self.leader, Signal::TERM);
+        if self.gone_by(Instant::now() + GRACE, Signal::TERM).await {
             return;
         }
-        self.kill(Signal::KILL);
-        self.gone_by(Instant::now() + REAP).await;
+        let _ = kill_process_group(self.leader, Signal::KILL);
+        self.gone_by(Instant::now() + REAP, Signal::KILL).await;
     }
 
-    async fn gone_by(&mut self, deadline: Instant) -> bool {
+    /// Waits for the end of all children. One that left the group (`setsid`) becomes ours only
+    /// when its parent ends, so who is new is looked for again and again, and signalled once.
+    async fn gone_by(&mut self, deadline: Instant, signal: Signal) -> bool {
         let mut tick = interval(Duration::from_millis(10));
-        loop {
-            if !self.reap() {
-                return true;
+        let mut told = HashSet::from([self.leader]);
+        while self.reap() {
+            for pid in children() {
+                if told.insert(pid) {
+                    let _ = kill_process(pid, signal);
+                }
             }
             tokio::select! {
                 _ = tick.tick() => {}
                 () = sleep_until(deadline) => return false,
             }
         }
-    }
-
-    /// Signals the group and every orphan that left it (`setsid`) and became ours.
-    fn kill(&self, signal: Signal) {
-        let _ = kill_process_group(self.leader, signal);
-        for pid in children() {
-            let _ = kill_process(pid, signal);
-        }
+        true
     }
 }
 
