@@ -52,9 +52,5 @@ fn main() -> Result<ExitCode> {
     };
     report::print(&rows, json);
     let missed = rows.iter().any(|row| row.met == Some(false));
-    Ok(if missed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -17,10 +17,7 @@ impl Process {
     /// Runs `bench <arguments>` and waits for its ready line on stdout.
     pub(crate) fn start(arguments: &[&str]) -> Result<Process> {
         let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
         if std::env::var_os("BENCH_VERBOSE").is_none() {
             command.stderr(Stdio::null());
         }
@@ -28,10 +25,7 @@ impl Process {
         let stdout = child.stdout.take().context("no stdout")?;
         for line in BufReader::new(stdout).lines() {
             if let Some(ready) = line?.strip_prefix("ready ") {
-                return Ok(Process {
-                    child,
-                    ready: ready.to_owned(),
-                });
+                return Ok(Process { child, ready: ready.to_owned() });
             }
         }
         let _ = child.kill();
@@ -59,10 +53,7 @@ impl Process {
     /// Resident memory in bytes (Linux: VmRSS).
     pub(crate) fn resident_bytes(&self) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kilobytes: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kilobytes * 1024.0)
     }

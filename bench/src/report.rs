@@ -20,30 +20,14 @@ pub(crate) struct Row {
 
 impl Row {
     /// A figure alone.
-    pub(crate) fn new(
-        area: &'static str,
-        name: impl Into<String>,
-        ours: f64,
-        unit: &'static str,
-    ) -> Row {
+    pub(crate) fn new(area: &'static str, name: impl Into<String>, ours: f64, unit: &'static str) -> Row {
         let name = name.into();
-        Row {
-            area,
-            name,
-            ours,
-            peer: None,
-            peer_name: None,
-            ratio: None,
-            unit,
-            goal: None,
-            met: None,
-        }
+        Row { area, name, ours, peer: None, peer_name: None, ratio: None, unit, goal: None, met: None }
     }
 
     /// Beside a peer's figure of the same run.
     pub(crate) fn against(mut self, peer_name: &'static str, peer: f64) -> Row {
-        (self.peer, self.peer_name, self.ratio) =
-            (Some(peer), Some(peer_name), Some(self.ours / peer));
+        (self.peer, self.peer_name, self.ratio) = (Some(peer), Some(peer_name), Some(self.ours / peer));
         self
     }
 
@@ -62,38 +46,22 @@ pub(crate) fn print(rows: &[Row], json: bool) {
         }
         return;
     }
-    println!(
-        "{:<44} {:>12} {:>12} {:>7}  {:<10} goal",
-        "", "ours", "peer", "ratio", "unit"
-    );
+    println!("{:<44} {:>12} {:>12} {:>7}  {:<10} goal", "", "ours", "peer", "ratio", "unit");
     for row in rows {
         let peer = row.peer.map_or_else(String::new, number);
-        let ratio = row
-            .ratio
-            .map_or_else(String::new, |ratio| format!("{ratio:.3}"));
+        let ratio = row.ratio.map_or_else(String::new, |ratio| format!("{ratio:.3}"));
         let met = row.met.map_or("", |met| if met { "met" } else { "MISSED" });
-        let goal = row
-            .goal
-            .map_or_else(String::new, |goal| format!("{goal}: {met}"));
+        let goal = row.goal.map_or_else(String::new, |goal| format!("{goal}: {met}"));
         let name = format!(
             "{}: {}{}",
             row.area,
             row.name,
-            row.peer_name
-                .map_or_else(String::new, |p| format!(" (peer: {p})"))
+            row.peer_name.map_or_else(String::new, |p| format!(" (peer: {p})"))
         );
-        println!(
-            "{name:<44} {:>12} {peer:>12} {ratio:>7}  {:<10} {goal}",
-            number(row.ours),
-            row.unit
-        );
+        println!("{name:<44} {:>12} {peer:>12} {ratio:>7}  {:<10} {goal}", number(row.ours), row.unit);
     }
 }
 
 fn number(value: f64) -> String {
-    if value >= 100.0 {
-        format!("{value:.0}")
-    } else {
-        format!("{value:.2}")
-    }
+    if value >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }

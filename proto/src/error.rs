@@ -110,18 +110,13 @@ impl Code {
 
     /// Whether the same call may succeed later without a change by the caller.
     pub fn retryable(self) -> bool {
-        matches!(
-            self,
-            Code::Exhausted | Code::Unavailable | Code::QuorumUnavailable | Code::OutcomeUnknown
-        )
+        matches!(self, Code::Exhausted | Code::Unavailable | Code::QuorumUnavailable | Code::OutcomeUnknown)
     }
 
     /// Builds the status: message lower-case without a full stop, metadata as named above.
     pub fn status(self, message: impl Into<String>, metadata: &[(&str, &str)]) -> Status {
-        let metadata: HashMap<String, String> = metadata
-            .iter()
-            .map(|(k, v)| ((*k).into(), (*v).into()))
-            .collect();
+        let metadata: HashMap<String, String> =
+            metadata.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         let mut details = ErrorDetails::with_error_info(self.reason(), DOMAIN, metadata);
         if self.retryable() {
             details.set_retry_info(Some(Duration::from_millis(100)));
@@ -173,9 +168,6 @@ mod tests {
     #[test]
     fn a_foreign_status_maps_by_its_grpc_code() {
         assert_eq!(Code::of(&Status::unavailable("refused")), Code::Unavailable);
-        assert_eq!(
-            Code::of(&Status::deadline_exceeded("late")),
-            Code::OutcomeUnknown
-        );
+        assert_eq!(Code::of(&Status::deadline_exceeded("late")), Code::OutcomeUnknown);
     }
 }

@@ -16,9 +16,7 @@ pub enum NameError {
     #[error("name has {0} characters; at most {NAME_MAX} are allowed")]
     TooLong(usize),
     /// A character outside the allowed set.
-    #[error(
-        "name {name:?} has {found:?} at position {position}; only A-Z a-z 0-9 _ - . are allowed"
-    )]
+    #[error("name {name:?} has {found:?} at position {position}; only A-Z a-z 0-9 _ - . are allowed")]
     Character {
         /// The refused name.
         name: String,
@@ -37,11 +35,7 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if let Some((position, found)) = name.chars().enumerate().find(|(_, c)| !allowed(*c)) {
         let name = name.chars().take(NAME_MAX).collect();
-        return Err(NameError::Character {
-            name,
-            found,
-            position,
-        });
+        return Err(NameError::Character { name, found, position });
     }
     if name.len() > NAME_MAX {
         return Err(NameError::TooLong(name.len()));
@@ -131,14 +125,7 @@ mod tests {
     #[test]
     fn a_bad_name_is_told_where_it_is_bad() {
         let error = check_name("time server").unwrap_err();
-        assert_eq!(
-            error,
-            NameError::Character {
-                name: "time server".into(),
-                found: ' ',
-                position: 4
-            }
-        );
+        assert_eq!(error, NameError::Character { name: "time server".into(), found: ' ', position: 4 });
         assert_eq!(check_name(""), Err(NameError::Empty));
         assert_eq!(check_name(&"a".repeat(129)), Err(NameError::TooLong(129)));
         assert_eq!(check_name(&"a".repeat(128)), Ok(()));
@@ -146,10 +133,7 @@ mod tests {
 
     #[test]
     fn the_published_shard_hash_does_not_move() {
-        assert_eq!(
-            ShardId::of("time", 16),
-            ShardId((xxhash_rust::xxh3::xxh3_64(b"time") & 15) as u16)
-        );
+        assert_eq!(ShardId::of("time", 16), ShardId((xxhash_rust::xxh3::xxh3_64(b"time") & 15) as u16));
         assert_eq!(xxhash_rust::xxh3::xxh3_64(b""), 0x2d06_8005_38d3_94c2);
     }
 }

@@ -84,11 +84,7 @@ mod tests {
         assert_eq!(subjects.len(), Fact::ALL.len());
         for subject in subjects {
             assert_eq!(subject.split('.').count(), 6, "{subject}");
-            assert!(
-                subject
-                    .chars()
-                    .all(|c| c.is_ascii_lowercase() || c == '.' || c == '1')
-            );
+            assert!(subject.chars().all(|c| c.is_ascii_lowercase() || c == '.' || c == '1'));
         }
     }
 }

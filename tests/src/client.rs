@@ -41,17 +41,11 @@ impl Answer {
             .get("content-type")
             .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         if !sse {
-            return serde_json::from_slice(&self.body)
-                .with_context(|| format!("not JSON: {:?}", self.body));
+            return serde_json::from_slice(&self.body).with_context(|| format!("not JSON: {:?}", self.body));
         }
         let events = parse_events(std::str::from_utf8(&self.body)?);
-        let last = events
-            .into_iter()
-            .rev()
-            .find(|event| !event.data.is_empty());
-        Ok(serde_json::from_str(
-            &last.context("no event with data")?.data,
-        )?)
+        let last = events.into_iter().rev().find(|event| !event.data.is_empty());
+        Ok(serde_json::from_str(&last.context("no event with data")?.data)?)
     }
 }
 
@@ -89,17 +83,13 @@ impl Stream {
         loop {
             while let Some(end) = self.buffer.find("\n\n") {
                 let block: String = self.buffer.drain(..end + 2).collect();
-                if let Some(event) = parse_events(&block)
-                    .into_iter()
-                    .find(|event| !event.data.is_empty())
-                {
+                if let Some(event) = parse_events(&block).into_iter().find(|event| !event.data.is_empty()) {
                     return Ok(Some(event));
                 }
             }
             let Some(Ok(frame)) = self.body.frame().await else { return Ok(None) };
             if let Some(data) = frame.data_ref() {
-                self.buffer
-                    .push_str(&String::from_utf8_lossy(data).replace("\r\n", "\n"));
+                self.buffer.push_str(&String::from_utf8_lossy(data).replace("\r\n", "\n"));
             }
         }
     }
@@ -130,20 +120,12 @@ pub async fn http(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Result<Answer> {
-    let (response, connection) = timeout(PATIENCE, send(method, url, headers, body.into()))
-        .await
-        .context("no answer")??;
+    let (response, connection) =
+        timeout(PATIENCE, send(method, url, headers, body.into())).await.context("no answer")??;
     let (head, body) = response.into_parts();
-    let body = timeout(PATIENCE, body.collect())
-        .await
-        .context("the answer hangs")??
-        .to_bytes();
+    let body = timeout(PATIENCE, body.collect()).await.context("the answer hangs")??.to_bytes();
     connection.abort();
-    Ok(Answer {
-        status: head.status,
-        headers: head.headers,
-        body,
-    })
+    Ok(Answer { status: head.status, headers: head.headers, body })
 }
 
 async fn send(
@@ -156,29 +138,20 @@ async fn send(
     let authority = uri.authority().context("a URL without a host")?.as_str();
     let stream = TcpStream::connect(authority).await?;
     stream.set_nodelay(true)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(async move {
         let _ = connection.await;
     });
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", authority);
+    let mut request = Request::builder().method(method).uri(path).header("host", authority);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    Ok((
-        sender.send_request(request.body(Full::new(body))?).await?,
-        connection,
-    ))
+    Ok((sender.send_request(request.body(Full::new(body))?).await?, connection))
 }
 
-const JSON: [(&str, &str); 2] = [
-    ("content-type", "application/json"),
-    ("accept", "application/json, text/event-stream"),
-];
+const JSON: [(&str, &str); 2] =
+    [("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
 
 impl Session {
     /// `initialize` and `notifications/initialized` at an edge.
@@ -187,39 +160,18 @@ impl Session {
             "protocolVersion": LEGACY, "capabilities": {"elicitation": {}, "sampling": {}},
             "clientInfo": {"name": "tests", "version": "1"}}});
         let answer = http(Method::POST, url, &JSON, hello.to_string()).await?;
-        ensure!(
-            answer.status == StatusCode::OK,
-            "initialize: {} {:?}",
-            answer.status,
-            answer.body
-        );
-        let id = answer
-            .headers
-            .get("mcp-session-id")
-            .context("no Mcp-Session-Id")?
-            .to_str()?
-            .to_owned();
+        ensure!(answer.status == StatusCode::OK, "initialize: {} {:?}", answer.status, answer.body);
+        let id = answer.headers.get("mcp-session-id").context("no Mcp-Session-Id")?.to_str()?.to_owned();
         let session = Session { id };
-        let ready = session
-            .post(
-                url,
-                &json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
-            )
-            .await?;
-        ensure!(
-            ready.status == StatusCode::ACCEPTED,
-            "initialized: {}",
-            ready.status
-        );
+        let ready =
+            session.post(url, &json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
+        ensure!(ready.status == StatusCode::ACCEPTED, "initialized: {}", ready.status);
         Ok(session)
     }
 
     fn headers(&self) -> Vec<(&str, &str)> {
         let mut headers = JSON.to_vec();
-        headers.extend([
-            ("mcp-session-id", self.id.as_str()),
-            ("mcp-protocol-version", LEGACY),
-        ]);
+        headers.extend([("mcp-session-id", self.id.as_str()), ("mcp-protocol-version", LEGACY)]);
         headers
     }
 
@@ -230,12 +182,8 @@ impl Session {
 
     /// A request, and its result; a JSON-RPC error is an error.
     pub async fn request(&self, url: &str, id: u64, method: &str, params: Value) -> Result<Value> {
-        let answer = self
-            .post(
-                url,
-                &json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}),
-            )
-            .await?;
+        let answer =
+            self.post(url, &json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await?;
         let mut message = answer.message()?;
         ensure!(message["id"] == id, "asked {id}, answered {message}");
         match message.get_mut("result") {
@@ -246,19 +194,10 @@ impl Session {
 
     /// The text of a tool's first content block.
     pub async fn call(&self, url: &str, id: u64, tool: &str, arguments: Value) -> Result<String> {
-        let result = self
-            .request(
-                url,
-                id,
-                "tools/call",
-                json!({"name": tool, "arguments": arguments}),
-            )
-            .await?;
+        let result =
+            self.request(url, id, "tools/call", json!({"name": tool, "arguments": arguments})).await?;
         ensure!(result["isError"] != true, "{tool}: {result}");
-        Ok(result["content"][0]["text"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned())
+        Ok(result["content"][0]["text"].as_str().unwrap_or_default().to_owned())
     }
 
     /// The GET stream, from the start or after an event.
@@ -269,48 +208,24 @@ impl Session {
             ("mcp-protocol-version", LEGACY),
         ];
         headers.extend(last_event_id.map(|id| ("last-event-id", id)));
-        let (response, connection) =
-            timeout(PATIENCE, send(Method::GET, url, &headers, Bytes::new()))
-                .await
-                .context("no stream")??;
-        ensure!(
-            response.status() == StatusCode::OK,
-            "GET: {}",
-            response.status()
-        );
-        Ok(Stream {
-            body: response.into_body(),
-            buffer: String::new(),
-            _connection: connection,
-        })
+        let (response, connection) = timeout(PATIENCE, send(Method::GET, url, &headers, Bytes::new()))
+            .await
+            .context("no stream")??;
+        ensure!(response.status() == StatusCode::OK, "GET: {}", response.status());
+        Ok(Stream { body: response.into_body(), buffer: String::new(), _connection: connection })
     }
 
     /// A POST whose answer is read as a stream.
     pub async fn stream(&self, url: &str, message: &Value) -> Result<Stream> {
         let headers = self.headers();
-        let send = send(
-            Method::POST,
-            url,
-            &headers,
-            Bytes::from(message.to_string()),
-        );
+        let send = send(Method::POST, url, &headers, Bytes::from(message.to_string()));
         let (response, connection) = timeout(PATIENCE, send).await.context("no stream")??;
-        ensure!(
-            response.status() == StatusCode::OK,
-            "POST: {}",
-            response.status()
-        );
-        Ok(Stream {
-            body: response.into_body(),
-            buffer: String::new(),
-            _connection: connection,
-        })
+        ensure!(response.status() == StatusCode::OK, "POST: {}", response.status());
+        Ok(Stream { body: response.into_body(), buffer: String::new(), _connection: connection })
     }
 
     /// Ends the session.
     pub async fn delete(&self, url: &str) -> Result<StatusCode> {
-        Ok(http(Method::DELETE, url, &self.headers(), Bytes::new())
-            .await?
-            .status)
+        Ok(http(Method::DELETE, url, &self.headers(), Bytes::new()).await?.status)
     }
 }

@@ -26,23 +26,10 @@ impl Cluster {
     pub async fn start(size: usize, backends: Value) -> Result<Cluster> {
         let folder = tempfile::tempdir()?;
         let import = folder.path().join("mcp.json");
-        std::fs::write(
-            &import,
-            serde_json::to_vec_pretty(&json!({ "mcpServers": backends }))?,
-        )?;
+        std::fs::write(&import, serde_json::to_vec_pretty(&json!({ "mcpServers": backends }))?)?;
         let name = |index: usize| format!("n{}", index + 1);
-        let nodes = (0..size)
-            .map(|i| Node {
-                name: name(i),
-                process: None,
-                gossip: None,
-            })
-            .collect();
-        let mut cluster = Cluster {
-            nodes,
-            import,
-            folder,
-        };
+        let nodes = (0..size).map(|i| Node { name: name(i), process: None, gossip: None }).collect();
+        let mut cluster = Cluster { nodes, import, folder };
         cluster.start_all().await?;
         Ok(cluster)
     }
@@ -64,26 +51,13 @@ impl Cluster {
     async fn spawn(&self, index: usize) -> Result<Process> {
         let node = self.nodes.get(index).context("no such node")?;
         let gossip = node.gossip.as_deref().context("no gossip address")?;
-        let joins: Vec<&str> = self
-            .nodes
-            .iter()
-            .filter_map(|n| n.gossip.as_deref())
-            .filter(|g| *g != gossip)
-            .collect();
+        let joins: Vec<&str> =
+            self.nodes.iter().filter_map(|n| n.gossip.as_deref()).filter(|g| *g != gossip).collect();
         let mut command = Command::new(swarm_binary()?);
         command.args(["up", "--name", &node.name, "--gossip", gossip]);
-        command.args([
-            "--mcp",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--grpc",
-            "127.0.0.1:0",
-        ]);
+        command.args(["--mcp", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]);
         command.args(["--expect", &self.nodes.len().to_string()]);
-        command
-            .arg("--data")
-            .arg(self.folder.path().join(&node.name));
+        command.arg("--data").arg(self.folder.path().join(&node.name));
         command.arg("--import").arg(&self.import);
         if !joins.is_empty() {
             command.args(["--join", &joins.join(",")]);
@@ -133,11 +107,7 @@ impl Cluster {
 
     /// SIGTERM to every node; each must end well.
     pub async fn terminate(mut self) -> Result<()> {
-        let ends = self
-            .nodes
-            .iter_mut()
-            .filter_map(|node| node.process.as_mut())
-            .map(Process::terminate);
+        let ends = self.nodes.iter_mut().filter_map(|node| node.process.as_mut()).map(Process::terminate);
         for status in futures::future::try_join_all(ends).await? {
             anyhow::ensure!(status.success(), "a node ended with {status}");
         }
@@ -149,11 +119,7 @@ impl Cluster {
         let logs = self.nodes.iter().enumerate().map(|(index, node)| {
             let text = std::fs::read_to_string(self.log(index)).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
-            format!(
-                "--- {}\n{}",
-                node.name,
-                lines[lines.len().saturating_sub(25)..].join("\n")
-            )
+            format!("--- {}\n{}", node.name, lines[lines.len().saturating_sub(25)..].join("\n"))
         });
         logs.collect::<Vec<_>>().join("\n")
     }
@@ -169,9 +135,8 @@ impl Drop for Cluster {
 
 /// Gossip addresses must be known before the others start, so they cannot be bound to port 0.
 fn free_udp_ports(count: usize) -> Result<Vec<u16>> {
-    let sockets: Vec<_> = (0..count)
-        .map(|_| std::net::UdpSocket::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()?;
+    let sockets: Vec<_> =
+        (0..count).map(|_| std::net::UdpSocket::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
     Ok(sockets
         .iter()
         .map(std::net::UdpSocket::local_addr)

@@ -28,16 +28,10 @@ pub fn root() -> PathBuf {
 /// When it was not built: integration tests of another package do not build it by themselves.
 pub fn swarm_binary() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let profile = test
-        .parent()
-        .and_then(Path::parent)
-        .context("no target folder")?;
+    let profile = test.parent().and_then(Path::parent).context("no target folder")?;
     let binary = profile.join("swarm");
     if !binary.exists() {
-        bail!(
-            "{} is not built; run `cargo build --workspace --all-targets` first",
-            binary.display()
-        );
+        bail!("{} is not built; run `cargo build --workspace --all-targets` first", binary.display());
     }
     Ok(binary)
 }
@@ -77,11 +71,7 @@ impl Process {
         };
         // Whatever it still prints is read, so that it never blocks on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Ok(Process {
-            child,
-            ready,
-            log: log.to_owned(),
-        })
+        Ok(Process { child, ready, log: log.to_owned() })
     }
 
     /// A fact of the ready line.
@@ -105,9 +95,7 @@ impl Process {
             let pid = rustix::process::Pid::from_raw(pid).context("pid 0")?;
             rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         }
-        timeout(Duration::from_secs(40), self.child.wait())
-            .await?
-            .context("cannot wait")
+        timeout(Duration::from_secs(40), self.child.wait()).await?.context("cannot wait")
     }
 
     /// The last lines of its stderr.
@@ -142,9 +130,7 @@ pub fn processes_with(needle: &str) -> Vec<u32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line)
-                .replace('\0', " ")
-                .contains(needle)
+            String::from_utf8_lossy(&line).replace('\0', " ").contains(needle)
         })
         .collect()
 }

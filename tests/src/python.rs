@@ -38,31 +38,18 @@ pub fn script(name: &str) -> PathBuf {
 
 /// Runs a client script to its end and returns what it printed; each case is an `ok` line.
 pub async fn run(sdk: Sdk, name: &str, arguments: &[&str]) -> Result<String> {
-    let python = sdk
-        .python()
-        .context("the Python environment is not prepared")?;
-    let run = Command::new(python)
-        .arg(script(name))
-        .args(arguments)
-        .kill_on_drop(true)
-        .output();
-    let output = timeout(Duration::from_secs(240), run)
-        .await
-        .context("the client hangs")??;
+    let python = sdk.python().context("the Python environment is not prepared")?;
+    let run = Command::new(python).arg(script(name)).args(arguments).kill_on_drop(true).output();
+    let output = timeout(Duration::from_secs(240), run).await.context("the client hangs")??;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{name} {arguments:?}\n{printed}\n{errors}"
-    );
+    ensure!(output.status.success(), "{name} {arguments:?}\n{printed}\n{errors}");
     Ok(printed)
 }
 
 /// The Streamable HTTP server written with the SDK; its URL is the `url` fact.
 pub async fn sdk_server(folder: &TempDir, arguments: &[&str]) -> Result<Process> {
-    let python = Sdk::Current
-        .python()
-        .context("the Python environment is not prepared")?;
+    let python = Sdk::Current.python().context("the Python environment is not prepared")?;
     let mut command = Command::new(python);
     command.arg(script("sdk_server.py")).args(arguments);
     Process::start(&mut command, &folder.path().join("sdk_server.log")).await

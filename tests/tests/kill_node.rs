@@ -27,18 +27,12 @@ async fn expect_numbers(stream: &mut Stream, first: u64, last: u64) -> Result<St
     let mut id = String::new();
     let mut next = first;
     while next <= last {
-        let event = stream
-            .next()
-            .await?
-            .with_context(|| format!("the stream ended before {next}"))?;
+        let event = stream.next().await?.with_context(|| format!("the stream ended before {next}"))?;
         let message = event.json();
         if message["method"] != "notifications/message" {
             continue;
         }
-        ensure!(
-            number_of(&message) == Some(next),
-            "expected {next}, got {message}"
-        );
+        ensure!(number_of(&message) == Some(next), "expected {next}, got {message}");
         id = event.id;
         next += 1;
     }
@@ -54,41 +48,17 @@ fn number_of(message: &Value) -> Option<u64> {
 async fn survive_one_kill(cluster: &mut Cluster, a: usize, b: usize) -> Result<()> {
     let session = Session::open(&cluster.mcp(a)).await?;
     let mut stream = session.listen(&cluster.mcp(a), None).await?;
-    ensure!(
-        session
-            .call(&cluster.mcp(a), 1, "remote_echo", json!({"text": "before"}))
-            .await?
-            == "before"
-    );
-    session
-        .call(
-            &cluster.mcp(a),
-            2,
-            "remote_emit",
-            json!({"count": BEFORE, "from": 1}),
-        )
-        .await?;
+    ensure!(session.call(&cluster.mcp(a), 1, "remote_echo", json!({"text": "before"})).await? == "before");
+    session.call(&cluster.mcp(a), 2, "remote_emit", json!({"count": BEFORE, "from": 1})).await?;
     let last_seen = expect_numbers(&mut stream, 1, READ).await?;
 
     cluster.kill(a).await?;
 
     let url = cluster.mcp(b);
-    ensure!(
-        session
-            .call(&url, 3, "remote_echo", json!({"text": "after"}))
-            .await?
-            == "after"
-    );
+    ensure!(session.call(&url, 3, "remote_echo", json!({"text": "after"})).await? == "after");
     let mut stream = session.listen(&url, Some(&last_seen)).await?;
     expect_numbers(&mut stream, READ + 1, BEFORE).await?;
-    session
-        .call(
-            &url,
-            4,
-            "remote_emit",
-            json!({"count": AFTER, "from": BEFORE + 1}),
-        )
-        .await?;
+    session.call(&url, 4, "remote_emit", json!({"count": AFTER, "from": BEFORE + 1})).await?;
     expect_numbers(&mut stream, BEFORE + 1, BEFORE + AFTER).await?;
     ensure!(session.delete(&url).await?.is_success());
     Ok(())
@@ -96,10 +66,7 @@ async fn survive_one_kill(cluster: &mut Cluster, a: usize, b: usize) -> Result<(
 
 #[tokio::test]
 async fn a_session_and_its_stream_survive_the_death_of_its_node() -> Result<()> {
-    let kills = std::env::var("SWARM_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(KILLS);
+    let kills = std::env::var("SWARM_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
     let folder = tempfile::tempdir()?;
     let remote = remote(folder.path()).await?;
     let backends = json!({"remote": {"type": "http", "url": remote.fact("url")}});
@@ -108,10 +75,7 @@ async fn a_session_and_its_stream_survive_the_death_of_its_node() -> Result<()> 
         let (a, b) = (kill % NODES, (kill + 1) % NODES);
         let survived = survive_one_kill(&mut cluster, a, b).await;
         survived.with_context(|| format!("kill {} of {kills}\n{}", kill + 1, cluster.logs()))?;
-        cluster
-            .restart(a)
-            .await
-            .with_context(|| format!("restart after kill {}", kill + 1))?;
+        cluster.restart(a).await.with_context(|| format!("restart after kill {}", kill + 1))?;
     }
     Ok(())
 }
@@ -152,45 +116,26 @@ async fn an_answer_reaches_the_waiting_call_through_any_edge() -> Result<()> {
     let answer = json!({"jsonrpc": "2.0", "id": asked["id"],
         "result": {"action": "accept", "content": {"answer": "lemon"}}});
     let accepted = session.post(&cluster.mcp(2), &answer).await?;
-    ensure!(
-        accepted.status == 202,
-        "{} {:?}",
-        accepted.status,
-        accepted.body
-    );
+    ensure!(accepted.status == 202, "{} {:?}", accepted.status, accepted.body);
 
-    let result = stream
-        .next()
-        .await?
-        .context("the call has no answer")?
-        .json();
-    ensure!(
-        result["id"] == 7 && result.to_string().contains("lemon"),
-        "{result}"
-    );
+    let result = stream.next().await?.context("the call has no answer")?.json();
+    ensure!(result["id"] == 7 && result.to_string().contains("lemon"), "{result}");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_deleted_session_is_gone_at_every_edge() -> Result<()> {
-    let cluster = Cluster::start(
-        NODES,
-        json!({"local": {"command": swarm_binary()?, "args": ["example-server"]}}),
-    )
-    .await?;
+    let cluster =
+        Cluster::start(NODES, json!({"local": {"command": swarm_binary()?, "args": ["example-server"]}}))
+            .await?;
     let session = Session::open(&cluster.mcp(0)).await?;
     for node in 0..NODES {
-        session
-            .call(&cluster.mcp(node), 1, "local_echo", json!({"text": "here"}))
-            .await?;
+        session.call(&cluster.mcp(node), 1, "local_echo", json!({"text": "here"})).await?;
     }
     ensure!(session.delete(&cluster.mcp(1)).await?.is_success());
     for node in 0..NODES {
         let ping = json!({"jsonrpc": "2.0", "id": 9, "method": "ping"});
-        ensure!(
-            session.post(&cluster.mcp(node), &ping).await?.status == 404,
-            "node {node} still serves"
-        );
+        ensure!(session.post(&cluster.mcp(node), &ping).await?.status == 404, "node {node} still serves");
     }
     Ok(())
 }

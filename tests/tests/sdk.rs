@@ -16,12 +16,7 @@ async fn real_backends(folder: &TempDir) -> Result<Option<(Process, Value)>> {
         return Ok(None);
     };
     let repository = folder.path().join("repository");
-    Command::new("git")
-        .arg("init")
-        .arg("-q")
-        .arg(&repository)
-        .status()
-        .await?;
+    Command::new("git").arg("init").arg("-q").arg(&repository).status().await?;
     let sdk = sdk_server(folder, &[]).await?;
     let backends = json!({
         "time": {"command": time, "args": ["--local-timezone", "UTC"]},
@@ -38,9 +33,7 @@ async fn every_case_holds(mode: &str) -> Result<()> {
     };
     let cluster = Cluster::start(1, backends).await?;
     let printed = python::run(Sdk::Current, "sdk_client.py", &[&cluster.mcp(0), mode]).await?;
-    let cases = std::fs::read_to_string(script("sdk_client.py"))?
-        .matches("\nasync def ")
-        .count();
+    let cases = std::fs::read_to_string(script("sdk_client.py"))?.matches("\nasync def ").count();
     // Every async function but the helpers on_elicit, on_sample and main is a case.
     assert_eq!(printed.matches("ok ").count(), cases - 3, "{printed}");
     cluster.terminate().await

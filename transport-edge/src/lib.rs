@@ -24,5 +24,5 @@ mod session;
 
 pub use config::Config;
 pub use error::Error;
-pub use session::{Event, EventKind, LocalStore, Replayed, SessionStore, StoreError, Stored, Version};
 pub use service::{META_MCP, Running, Seams, start, start_with};
+pub use session::{Event, EventKind, LocalStore, Replayed, SessionStore, StoreError, Stored, Version};

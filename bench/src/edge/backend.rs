@@ -10,9 +10,7 @@ use tokio::{
 
 /// Serves on a free port of loopback until killed.
 pub(crate) fn serve() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         println!("ready url=http://{}/mcp", listener.local_addr()?);
@@ -53,8 +51,7 @@ fn head_of(buffer: &[u8]) -> Option<(usize, usize)> {
     let text = std::str::from_utf8(&buffer[..end]).ok()?;
     let length = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse().ok())?
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
     });
     Some((end, length.unwrap_or(0)))
 }
@@ -82,10 +79,8 @@ fn answer(head: &[u8], body: &[u8], out: &mut Vec<u8>) {
     };
     let length = br#"{"jsonrpc":"2.0","id":,}"#.len() + id.len() + result.len();
     out.extend_from_slice(
-        format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
-        )
-        .as_bytes(),
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n")
+            .as_bytes(),
     );
     out.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
     out.extend_from_slice(id);

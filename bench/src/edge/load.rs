@@ -32,10 +32,7 @@ impl Measured {
 
     pub(crate) fn quantile_us(&self, quantile: f64) -> f64 {
         let index = ((self.latencies_us.len() as f64 - 1.0) * quantile) as usize;
-        self.latencies_us
-            .get(index)
-            .copied()
-            .map_or(f64::NAN, f64::from)
+        self.latencies_us.get(index).copied().map_or(f64::NAN, f64::from)
     }
 }
 
@@ -43,11 +40,7 @@ impl Target {
     pub(crate) fn new(url: &str, tool: &str) -> Result<Target> {
         let rest = url.strip_prefix("http://").context("not an http URL")?;
         let (authority, path) = rest.split_once('/').context("no path")?;
-        Ok(Target {
-            authority: authority.into(),
-            path: format!("/{path}"),
-            tool: tool.into(),
-        })
+        Ok(Target { authority: authority.into(), path: format!("/{path}"), tool: tool.into() })
     }
 
     fn head(&self, session: Option<&str>, length: usize) -> String {
@@ -82,26 +75,13 @@ impl Session {
     pub(crate) async fn open(target: &Target) -> Result<Session> {
         let stream = TcpStream::connect(&target.authority).await?;
         stream.set_nodelay(true)?;
-        let mut session = Session {
-            stream,
-            buffer: BytesMut::new(),
-            request: Vec::new(),
-            id: String::new(),
-        };
+        let mut session = Session { stream, buffer: BytesMut::new(), request: Vec::new(), id: String::new() };
         let hello = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#;
-        let (head, _) = session
-            .exchange((target.head(None, hello.len()) + hello).as_bytes())
-            .await?;
-        session.id = header(&head, "mcp-session-id")
-            .unwrap_or_default()
-            .to_owned();
-        let id = Some(session.id.as_str())
-            .filter(|id| !id.is_empty())
-            .map(str::to_owned);
+        let (head, _) = session.exchange((target.head(None, hello.len()) + hello).as_bytes()).await?;
+        session.id = header(&head, "mcp-session-id").unwrap_or_default().to_owned();
+        let id = Some(session.id.as_str()).filter(|id| !id.is_empty()).map(str::to_owned);
         let ready = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-        session
-            .exchange((target.head(id.as_deref(), ready.len()) + ready).as_bytes())
-            .await?;
+        session.exchange((target.head(id.as_deref(), ready.len()) + ready).as_bytes()).await?;
         let call = format!(
             r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"{}","arguments":{{"text":"{}"}}}}}}"#,
             target.tool,
@@ -117,8 +97,7 @@ impl Session {
         let (_, body) = self.exchange(&request).await?;
         self.request = request;
         ensure!(
-            memmem::find(&body, br#""id":7"#).is_some()
-                && memmem::find(&body, br#""content""#).is_some(),
+            memmem::find(&body, br#""id":7"#).is_some() && memmem::find(&body, br#""content""#).is_some(),
             "not an answer: {body:?}"
         );
         Ok(())
@@ -130,21 +109,13 @@ impl Session {
             if let Some(end) = memmem::find(&self.buffer, b"\r\n\r\n") {
                 let head = String::from_utf8_lossy(&self.buffer[..end]).to_ascii_lowercase();
                 self.buffer.advance(end + 4);
-                let length = header(&head, "content-length")
-                    .unwrap_or("0")
-                    .parse::<usize>()?;
+                let length = header(&head, "content-length").unwrap_or("0").parse::<usize>()?;
                 break (head, length);
             }
-            ensure!(
-                self.stream.read_buf(&mut self.buffer).await? > 0,
-                "connection closed"
-            );
+            ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "connection closed");
         };
         while self.buffer.len() < length {
-            ensure!(
-                self.stream.read_buf(&mut self.buffer).await? > 0,
-                "connection closed"
-            );
+            ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "connection closed");
         }
         ensure!(head.starts_with("http/1.1 2"), "{head}\n{:?}", self.buffer);
         Ok((head, self.buffer.split_to(length)))
@@ -152,9 +123,7 @@ impl Session {
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
 /// All sessions of one target.
@@ -173,11 +142,7 @@ impl Sessions {
     pub(crate) async fn run(&mut self, length: Duration) -> Result<Measured> {
         let started = Instant::now();
         let end = started + length;
-        let tasks: Vec<_> = self
-            .0
-            .drain(..)
-            .map(|session| tokio::spawn(call_until(session, end)))
-            .collect();
+        let tasks: Vec<_> = self.0.drain(..).map(|session| tokio::spawn(call_until(session, end))).collect();
         let mut latencies_us = Vec::new();
         for task in tasks {
             let (session, seen) = task.await??;
@@ -186,11 +151,7 @@ impl Sessions {
         }
         let elapsed = started.elapsed();
         latencies_us.sort_unstable();
-        Ok(Measured {
-            calls: latencies_us.len(),
-            elapsed,
-            latencies_us,
-        })
+        Ok(Measured { calls: latencies_us.len(), elapsed, latencies_us })
     }
 }
 

@@ -9,9 +9,7 @@ use tokio::{
 };
 
 pub(crate) fn weigh(count: usize, target: &Target, edge: &Process) -> Result<Vec<Row>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // The first ones pay for pools and tables that all share.
         let _warm = open_sessions(count / 10, target).await?;
@@ -22,18 +20,8 @@ pub(crate) fn weigh(count: usize, target: &Target, edge: &Process) -> Result<Vec
         let with_streams = edge.resident_bytes()?;
         let each = |after: f64, before: f64| (after - before) / count as f64 / 1024.0;
         Ok(vec![
-            Row::new(
-                "edge",
-                "idle session and its connection",
-                each(with_sessions, empty),
-                "KiB",
-            ),
-            Row::new(
-                "edge",
-                "open stream and its connection",
-                each(with_streams, with_sessions),
-                "KiB",
-            ),
+            Row::new("edge", "idle session and its connection", each(with_sessions, empty), "KiB"),
+            Row::new("edge", "open stream and its connection", each(with_streams, with_sessions), "KiB"),
         ])
     })
 }
@@ -50,9 +38,7 @@ async fn open_streams(sessions: &[Session], target: &Target) -> Result<Vec<TcpSt
     let mut streams = Vec::with_capacity(sessions.len());
     for session in sessions {
         let mut stream = TcpStream::connect(&target.authority).await?;
-        stream
-            .write_all(target.listen(&session.id).as_bytes())
-            .await?;
+        stream.write_all(target.listen(&session.id).as_bytes()).await?;
         let mut head = [0; 1024];
         let read = stream.read(&mut head).await?;
         ensure!(

@@ -40,10 +40,7 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Row>> {
     let backend = Process::start(&["backend"])?;
     let url = backend.fact("url")?;
     let import = folder.path().join("mcp.json");
-    std::fs::write(
-        &import,
-        format!(r#"{{"mcpServers":{{"raw":{{"type":"http","url":"{url}"}}}}}}"#),
-    )?;
+    std::fs::write(&import, format!(r#"{{"mcpServers":{{"raw":{{"type":"http","url":"{url}"}}}}}}"#))?;
     let import = import.to_string_lossy().into_owned();
     let edge = Process::start(&[
         "swarm",
@@ -72,9 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Row>> {
 }
 
 fn rates(options: &Options, direct: &Target, through: &Target, edge: &Process) -> Result<Vec<Row>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let length = Duration::from_millis(options.round_ms);
     let mut rounds = Vec::new();
     runtime.block_on(async {
@@ -88,11 +83,7 @@ fn rates(options: &Options, direct: &Target, through: &Target, edge: &Process) -
             let before = edge.cpu_seconds()?;
             let proxied = through.run(length).await?;
             let edge_cpu_us = (edge.cpu_seconds()? - before) * 1e6 / proxied.calls as f64;
-            rounds.push(Round {
-                direct: plain,
-                edge: proxied,
-                edge_cpu_us,
-            });
+            rounds.push(Round { direct: plain, edge: proxied, edge_cpu_us });
         }
         anyhow::Ok(())
     })?;
@@ -109,26 +100,11 @@ fn rows(rounds: &[Round]) -> Vec<Row> {
     calls.ratio = Some(ratio);
     vec![
         calls.goal(">= 0.33 of direct", ratio >= 0.33),
-        Row::new(
-            "edge",
-            "tools/call p50",
-            of(&|r| r.edge.quantile_us(0.5)),
-            "us",
-        )
-        .against("direct", of(&|r| r.direct.quantile_us(0.5))),
-        Row::new(
-            "edge",
-            "tools/call p99",
-            of(&|r| r.edge.quantile_us(0.99)),
-            "us",
-        )
-        .against("direct", of(&|r| r.direct.quantile_us(0.99))),
-        Row::new(
-            "edge",
-            "CPU of the edge per call",
-            of(&|round| round.edge_cpu_us),
-            "us",
-        ),
+        Row::new("edge", "tools/call p50", of(&|r| r.edge.quantile_us(0.5)), "us")
+            .against("direct", of(&|r| r.direct.quantile_us(0.5))),
+        Row::new("edge", "tools/call p99", of(&|r| r.edge.quantile_us(0.99)), "us")
+            .against("direct", of(&|r| r.direct.quantile_us(0.99))),
+        Row::new("edge", "CPU of the edge per call", of(&|round| round.edge_cpu_us), "us"),
     ]
 }
 

@@ -95,7 +95,7 @@ impl Promises {
     }
 
     fn forget(&mut self) {
-        let highest = self.by_id.values().map(|ballot| ballot.round).max().unwrap_or_default();
+        let highest = self.by_id.values().map(|ballot| ballot.round).max().unwrap_or_default(); // tidy: because a maximum has no order
         self.floor = self.floor.max(highest + 1);
         self.by_id.clear();
     }

@@ -83,7 +83,9 @@ pub(crate) async fn adopt(
 fn heard_up_to(record: &mut SessionRecord, standing: &Replayed) {
     for event in standing.events.iter().filter(|event| event.kind() == EventKind::Open) {
         let Ok(source) = serde_json::from_slice::<Source>(&event.data) else { continue };
-        if let Some(upstream) = record.upstreams.iter_mut().find(|upstream| upstream.backend == source.backend) {
+        if let Some(upstream) =
+            record.upstreams.iter_mut().find(|upstream| upstream.backend == source.backend)
+        {
             upstream.last_event_id = source.event;
         }
     }

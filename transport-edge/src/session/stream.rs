@@ -161,13 +161,19 @@ impl Stream {
 
     /// Logs a message, then sends it if a client is there. A `source` is logged with it in one
     /// append, so that an adopting edge knows up to where the backend was heard.
-    pub(crate) async fn send(&self, live: &Live, data: Bytes, source: Option<Source>) -> Result<(), StreamError> {
+    pub(crate) async fn send(
+        &self,
+        live: &Live,
+        data: Bytes,
+        source: Option<Source>,
+    ) -> Result<(), StreamError> {
         let mut writer = self.writer.lock().await;
         if writer.ended {
             return Err(StreamError::Ended);
         }
         let sequence = writer.last + 1;
-        let mark = source.and_then(|source| Some((EventKind::Open, serde_json::to_vec(&source).ok()?.into())));
+        let mark =
+            source.and_then(|source| Some((EventKind::Open, serde_json::to_vec(&source).ok()?.into())));
         let entries = [(EventKind::Message, data.clone())].into_iter().chain(mark).collect();
         self.append(live, &mut writer, entries).await?;
         self.emit(&mut writer, sequence, &data);
