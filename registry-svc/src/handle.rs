@@ -16,6 +16,7 @@ use crate::{
 use kit::clock::Clock;
 use parking_lot::Mutex;
 use proto::registry::{BackendReport, BackendStatus, Registration, Removed};
+use registry_client::map::Reader;
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -73,6 +74,11 @@ impl Handle {
         let entry = self.shared.table.get(name);
         self.shared.metrics.lookup(entry.is_some());
         entry
+    }
+
+    /// Looks versions up for one stream.
+    pub(crate) fn reader(&self) -> Reader<Arc<Entry>> {
+        self.shared.table.reader()
     }
 
     pub(crate) fn page(

@@ -15,7 +15,7 @@
 //! * buffers for a slow watcher.
 //!
 //! # Code map
-//! `service` wires; `rpc` and `watch` answer; `handle` leads to `driver`, the writer of each
+//! `service` wires; `rpc`, `packed` and `watch` answer; `handle` leads to `driver`, the writer of each
 //! shard, which asks `core::shard` for decisions, makes them durable in `store` and visible in
 //! `feed`; `follow` hears the other instances; `events` tells the bus; `janitor` forgets.
 
@@ -29,6 +29,7 @@ mod follow;
 mod handle;
 mod janitor;
 mod metrics;
+mod packed;
 mod rpc;
 mod service;
 mod store;

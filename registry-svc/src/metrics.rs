@@ -84,6 +84,11 @@ impl Metrics {
         };
     }
 
+    pub(crate) fn lookups(&self, hits: u64, misses: u64) {
+        self.hits.inc_by(hits);
+        self.misses.inc_by(misses);
+    }
+
     pub(crate) fn shard(&self, id: ShardId) -> ShardMetrics {
         let shard = u32::from(id.0);
         let op = |op| self.shard_ops.get_or_create_owned(&ShardOp { shard, op });

@@ -7,6 +7,7 @@ use crate::{
     },
     error::Failure,
     handle::Handle,
+    packed,
     watch::Watcher,
 };
 use async_trait::async_trait;
@@ -16,13 +17,13 @@ use proto::{
     ids::{NAME_MAX, check_name},
     registry::{
         BackendReport, DeregisterRequest, DeregisterResponse, Durability, Kind, ListRequest, ListResponse,
-        LookupRequest, LookupResponse, RegisterRequest, RegisterResponse, Registration, RenewRequest,
-        RenewResponse, ReportStatusRequest, ReportStatusResponse, WatchRequest, WatchResponse,
-        registry_service_server::RegistryService,
+        LookupRequest, LookupResponse, PackedAnswer, PackedLookup, RegisterRequest, RegisterResponse,
+        Registration, RenewRequest, RenewResponse, ReportStatusRequest, ReportStatusResponse, WatchRequest,
+        WatchResponse, registry_service_server::RegistryService,
     },
 };
 use std::sync::Arc;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 const PAGE_DEFAULT: u32 = 100;
 const PAGE_MAX: u32 = 1000;
@@ -85,6 +86,16 @@ impl RegistryService for Handler {
         };
         let registration = Some(self.handle.with_status(&entry));
         Ok(Response::new(LookupResponse { registration, revision: entry.revision }))
+    }
+
+    type LookupStreamStream = BoxStream<'static, Result<PackedAnswer, Status>>;
+
+    async fn lookup_stream(
+        &self,
+        request: Request<Streaming<PackedLookup>>,
+    ) -> Result<Response<Self::LookupStreamStream>, Status> {
+        let answers = packed::answers(self.handle.clone(), request.into_inner(), self.shutdown.clone());
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {

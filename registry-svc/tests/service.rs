@@ -11,8 +11,8 @@ use kit::{
 use proto::{
     error::{Code, detail},
     registry::{
-        Kind, ListRequest, RegisterRequest, Registration, RenewRequest, WatchRequest, WatchResponse,
-        registry_service_client::RegistryServiceClient, watch_response::Event,
+        Kind, ListRequest, PackedLookup, RegisterRequest, Registration, RenewRequest, WatchRequest,
+        WatchResponse, registry_service_client::RegistryServiceClient, watch_response::Event,
     },
 };
 use registry_client::{Error, Filter};
@@ -244,4 +244,31 @@ async fn facts_reach_the_bus_and_metrics_are_named() {
     }
     served.shutdown();
     served.stopped().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packed_batch_tells_each_name_in_order_and_a_broken_one_ends_the_stream() {
+    let cluster = Cluster::of(1, Config::default()).await;
+    let client = cluster.client("n1");
+    let long = "x".repeat(100);
+    for name in ["a", &long] {
+        client.register(durable(name, "o", "x"), false).await.unwrap();
+    }
+    let names: Vec<u8> = ["a", "b", &long].iter().flat_map(|name| pack(name)).collect();
+    let batches =
+        [(7, names), (8, vec![5, b'a'])].map(|(id, names)| PackedLookup { id, names: names.into() });
+    let request = with_deadline(tokio_stream::iter(batches), SOON);
+    let mut answers = cluster.stub("n1").lookup_stream(request).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap();
+    let words: Vec<u64> =
+        answer.answers.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+    let of = async |name| (1 << 63) | client.lookup(name).await.unwrap().version;
+    assert_eq!((answer.id, words), (7, vec![of("a").await, 0, of(&long).await]));
+    let broken = answers.message().await.unwrap_err();
+    assert_eq!(Code::of(&broken), Code::InvalidArgument);
+    assert_eq!(detail(&broken, "field").as_deref(), Some("names"));
+}
+
+fn pack(name: &str) -> Vec<u8> {
+    [&[name.len() as u8], name.as_bytes()].concat()
 }

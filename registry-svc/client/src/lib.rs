@@ -10,6 +10,7 @@
 mod client;
 mod error;
 mod keeper;
+pub mod map;
 mod mirror;
 
 pub use client::{Filter, RegistryClient, SERVICE};

@@ -2,17 +2,10 @@
 //! written by one writer and read by everybody; a second, ordered set of names serves pages.
 
 use crate::core::name::Name;
-use hashbrown::HashTable;
 use parking_lot::RwLock;
 use proto::{ids::ShardId, registry::Registration};
-use std::{
-    collections::BTreeSet,
-    ops::Bound,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use registry_client::map::{Map, Reader};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 /// A registration and the revision at which it became visible.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,20 +14,11 @@ pub(crate) struct Entry {
     pub(crate) revision: u64,
 }
 
-/// One slot: the key is inline, so a probe that misses touches nothing else.
-struct Slot {
-    name: Name,
-    entry: Arc<Entry>,
-}
-
-// A shard on cache lines of its own, so that writers of neighbours do not slow its readers.
-#[repr(align(128))]
-struct Shard(RwLock<HashTable<Slot>>);
-
 pub(crate) struct Table {
-    shards: Box<[Shard]>,
+    // The version is the registration's.
+    map: Arc<Map<Arc<Entry>>>,
     order: RwLock<BTreeSet<Name>>,
-    len: AtomicUsize,
+    shards: u16,
 }
 
 /// One page of names in order.
@@ -47,62 +31,47 @@ pub(crate) struct Page {
 impl Table {
     /// `shards` is a power of two, checked by the config.
     pub(crate) fn new(shards: u16) -> Self {
-        let shards = (0..shards.max(1)).map(|_| Shard(RwLock::default())).collect();
-        Self { shards, order: RwLock::default(), len: AtomicUsize::new(0) }
-    }
-
-    pub(crate) fn shards(&self) -> u16 {
-        u16::try_from(self.shards.len()).unwrap_or(u16::MAX)
+        let shards = shards.max(1);
+        Self { map: Arc::new(Map::new(usize::from(shards))), order: RwLock::default(), shards }
     }
 
     pub(crate) fn shard_of(&self, name: &str) -> ShardId {
-        ShardId::of(name, self.shards())
+        ShardId::of(name, self.shards)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
+        self.map.len()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Entry>> {
-        let (shard, hash) = self.find(name.as_bytes());
-        let shard = shard.read();
-        let slot = shard.find(hash, |slot| slot.name.as_bytes() == name.as_bytes());
-        slot.map(|slot| slot.entry.clone())
+        self.map.get(name.as_bytes()).map(|(_, entry)| entry)
+    }
+
+    /// Looks versions up for one stream, without a lock.
+    pub(crate) fn reader(&self) -> Reader<Arc<Entry>> {
+        Reader::new(self.map.clone())
     }
 
     pub(crate) fn put(&self, name: Name, entry: Arc<Entry>) {
-        let (shard, hash) = self.find(name.as_bytes());
-        let mut shard = shard.write();
-        if let Some(slot) = shard.find_mut(hash, |slot| slot.name == name) {
-            slot.entry = entry;
-            return;
+        let version = entry.registration.version;
+        if self.map.put(name.as_bytes(), version, entry).is_none() {
+            self.order.write().insert(name);
         }
-        let slot = Slot { name: name.clone(), entry };
-        shard.insert_unique(hash, slot, |slot| slot_hash(self::hash(slot.name.as_bytes())));
-        drop(shard);
-        self.order.write().insert(name);
-        self.len.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn remove(&self, name: &str) -> Option<Arc<Entry>> {
-        let (shard, hash) = self.find(name.as_bytes());
-        let mut shard = shard.write();
-        let found = shard.find_entry(hash, |slot| slot.name.as_bytes() == name.as_bytes()).ok()?;
-        let (slot, _) = found.remove();
-        drop(shard);
+        let entry = self.map.remove(name.as_bytes())?;
         self.order.write().remove(name);
-        self.len.fetch_sub(1, Ordering::Relaxed);
-        Some(slot.entry)
+        Some(entry)
     }
 
     /// The entries of one shard, in no order.
     pub(crate) fn shard_entries(&self, shard: ShardId) -> Vec<Arc<Entry>> {
-        let shard = self.shards.get(usize::from(shard.0));
-        shard.map(|shard| shard.0.read().iter().map(|slot| slot.entry.clone()).collect()).unwrap_or_default()
+        self.map.shard_values(usize::from(shard.0))
     }
 
     pub(crate) fn shard_len(&self, shard: ShardId) -> usize {
-        self.shards.get(usize::from(shard.0)).map_or(0, |shard| shard.0.read().len())
+        self.map.shard_len(usize::from(shard.0))
     }
 
     /// Up to `limit` entries after `after` in name order that start with `prefix` and pass
@@ -143,23 +112,6 @@ impl Table {
         let range = order.range::<str, _>((start, Bound::Unbounded));
         range.take_while(|name| name.as_bytes().starts_with(prefix.as_bytes())).take(scan).cloned().collect()
     }
-
-    /// The shard of a key, as `shard_of` says it, and the key's hash within it: hashed once.
-    fn find(&self, name: &[u8]) -> (&RwLock<HashTable<Slot>>, u64) {
-        let hash = hash(name);
-        let shard = hash as usize & (self.shards.len() - 1);
-        // Below the number of shards, which is a power of two.
-        (&self.shards[shard].0, slot_hash(hash))
-    }
-}
-
-fn hash(name: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(name)
-}
-
-/// The low bits choose the shard and are equal within it; the slot uses the others.
-fn slot_hash(hash: u64) -> u64 {
-    hash.rotate_right(16)
 }
 
 #[cfg(test)]

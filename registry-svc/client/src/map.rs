@@ -1,0 +1,603 @@
+//! Names to values, sharded by the published hash: one writer a shard, readers without a lock.
+//!
+//! A name of up to [`INLINE`] bytes lies with its version in one slot of 64 bytes, on one cache
+//! line, and is all that a lookup of a version touches. The slots are plain atomics, guarded by a
+//! sequence number each (a seqlock, Boehm 2012), so there is no `unsafe`, and a read writes
+//! nothing that another core reads. Longer names are kept behind a lock.
+//!
+//! # Invariants
+//! * A lookup answers what stood at some moment between its call and its return.
+//! * Slots never move within an array: an array that fills up is copied to a larger one, and the
+//!   old one is not written any more.
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use std::{
+    collections::HashMap,
+    fmt,
+    hint::{black_box, spin_loop},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering, fence},
+    },
+};
+
+/// Longest name in a slot, in bytes.
+pub const INLINE: usize = 32;
+/// Names that [`Reader::versions`] looks for together: enough to keep every line-fill buffer busy.
+const BATCH: usize = 64;
+const SLOTS_MIN: usize = 16;
+
+/// The published hash of a name (XXH3-64, seed 0); its low bits choose the shard.
+pub fn hash(name: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name)
+}
+
+// A slot's meta word: sequence number, BUSY while it is written, and the name's length.
+const TAG: u64 = 0xff;
+const EMPTY: u64 = 0;
+const GONE: u64 = 0xff;
+const BUSY: u64 = 0x100;
+const NEXT: u64 = 0x200;
+
+/// A short name as it lies in a slot.
+#[derive(Clone, Copy, Default)]
+struct Key {
+    hash: u64,
+    tag: u64,
+    words: [u64; 4],
+}
+
+impl Key {
+    /// `None` when it does not fit.
+    fn new(name: &[u8]) -> Option<Key> {
+        if name.len() > INLINE || name.is_empty() {
+            return None;
+        }
+        let mut words = [0; 4];
+        for (word, chunk) in words.iter_mut().zip(name.chunks(8)) {
+            *word = match <[u8; 8]>::try_from(chunk) {
+                Ok(whole) => u64::from_le_bytes(whole),
+                Err(_) => chunk.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
+            };
+        }
+        Some(Key { hash: hash(name), tag: name.len() as u64, words })
+    }
+}
+
+/// Where a name was found.
+#[derive(Clone, Copy)]
+struct Found {
+    version: u64,
+    position: u64,
+    ticket: u64,
+}
+
+#[derive(Default)]
+#[repr(align(64))]
+struct Slot {
+    meta: AtomicU64,
+    words: [AtomicU64; 4],
+    version: AtomicU64,
+    position: AtomicU64,
+    // Of one name's stay at one position; no other stay has it.
+    ticket: AtomicU64,
+}
+
+impl Slot {
+    /// Called by the shard's writer only.
+    fn write(&self, tag: u64, change: impl FnOnce(&Slot)) {
+        let meta = self.meta.load(Ordering::Relaxed);
+        self.meta.store(meta | BUSY, Ordering::Relaxed);
+        // Whoever sees a word of the change sees BUSY or the next number after it.
+        fence(Ordering::Release);
+        change(self);
+        let next = ((meta & !(TAG | BUSY)).wrapping_add(NEXT)) | tag;
+        self.meta.store(next, Ordering::Release);
+    }
+
+    fn fill(&self, words: [u64; 4], tag: u64, found: Found) {
+        self.write(tag, |slot| {
+            for (to, word) in slot.words.iter().zip(words) {
+                to.store(word, Ordering::Relaxed);
+            }
+            slot.version.store(found.version, Ordering::Relaxed);
+            slot.position.store(found.position, Ordering::Relaxed);
+            slot.ticket.store(found.ticket, Ordering::Relaxed);
+        });
+    }
+
+    fn found(&self) -> Found {
+        Found {
+            version: self.version.load(Ordering::Relaxed),
+            position: self.position.load(Ordering::Relaxed),
+            ticket: self.ticket.load(Ordering::Relaxed),
+        }
+    }
+
+    fn words(&self) -> [u64; 4] {
+        let [a, b, c, d] = &self.words;
+        [a, b, c, d].map(|word| word.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn read(&self, key: &Key) -> Probe {
+        loop {
+            let meta = self.meta.load(Ordering::Acquire);
+            if meta & BUSY != 0 {
+                spin_loop();
+                continue;
+            }
+            if meta & TAG == EMPTY {
+                return Probe::End;
+            }
+            // A slot that changes meanwhile held the name no more at that moment, or not yet.
+            if meta & TAG != key.tag || self.words() != key.words {
+                return Probe::Other;
+            }
+            let found = self.found();
+            fence(Ordering::Acquire);
+            if self.meta.load(Ordering::Relaxed) == meta {
+                return Probe::Found(found);
+            }
+        }
+    }
+}
+
+enum Probe {
+    Found(Found),
+    Other,
+    End,
+}
+
+struct Slots(Box<[Slot]>);
+
+impl Slots {
+    fn new(count: usize) -> Self {
+        Self((0..count).map(|_| Slot::default()).collect())
+    }
+
+    /// The high bits choose the slot; any count of slots will do.
+    fn home(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.0.len() as u128) >> 64) as usize
+    }
+
+    fn chain(&self, hash: u64) -> impl Iterator<Item = &Slot> {
+        let (before, after) = self.0.split_at(self.home(hash));
+        after.iter().chain(before)
+    }
+
+    #[inline]
+    fn find(&self, key: &Key) -> Option<Found> {
+        self.locate(key).map(|(_, found)| found)
+    }
+
+    #[inline]
+    fn locate(&self, key: &Key) -> Option<(&Slot, Found)> {
+        for slot in self.chain(key.hash) {
+            match slot.read(key) {
+                Probe::Found(found) => return Some((slot, found)),
+                Probe::Other => {}
+                Probe::End => return None,
+            }
+        }
+        None
+    }
+
+    /// The first slot of a chain that takes a new name.
+    fn vacant(&self, hash: u64) -> Option<&Slot> {
+        self.chain(hash).find(|slot| matches!(slot.meta.load(Ordering::Relaxed) & TAG, EMPTY | GONE))
+    }
+
+    fn copy_to(&self, other: &Slots) {
+        for slot in &self.0 {
+            let tag = slot.meta.load(Ordering::Relaxed) & TAG;
+            if matches!(tag, EMPTY | GONE) {
+                continue;
+            }
+            let words = slot.words();
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let name = bytes.get(..tag as usize).unwrap_or_default();
+            if let Some(vacant) = other.vacant(hash(name)) {
+                vacant.fill(words, tag, slot.found());
+            }
+        }
+    }
+}
+
+struct Held<V> {
+    ticket: u64,
+    value: V,
+}
+
+#[derive(Default)]
+struct Writer {
+    live: usize,
+    // With those that are gone and whose slots were not taken again.
+    used: usize,
+    tickets: u64,
+    free: Vec<usize>,
+}
+
+// On cache lines of its own, so that writers of neighbours do not slow its readers.
+#[repr(align(128))]
+struct Shard<V> {
+    slots: ArcSwap<Slots>,
+    // Counts arrays, for readers that keep one.
+    arrays: AtomicU64,
+    writer: Mutex<Writer>,
+    values: RwLock<Vec<Option<Held<V>>>>,
+    long: RwLock<HashMap<Box<[u8]>, (u64, V)>>,
+}
+
+impl<V: Clone> Shard<V> {
+    fn new() -> Self {
+        Self {
+            slots: ArcSwap::from_pointee(Slots::new(SLOTS_MIN)),
+            arrays: AtomicU64::new(0),
+            writer: Mutex::default(),
+            values: RwLock::new(Vec::new()),
+            long: RwLock::default(),
+        }
+    }
+
+    fn get(&self, key: &Key) -> Option<(u64, V)> {
+        loop {
+            let found = self.slots.load().find(key)?;
+            let values = self.values.read();
+            let held = values.get(found.position as usize).and_then(Option::as_ref);
+            // Another ticket: the name was freed in between, and may be back elsewhere.
+            if let Some(held) = held.filter(|held| held.ticket == found.ticket) {
+                return Some((found.version, held.value.clone()));
+            }
+        }
+    }
+
+    fn put(&self, key: &Key, version: u64, value: V) -> Option<V> {
+        let mut writer = self.writer.lock();
+        let slots = self.slots.load_full();
+        if let Some((slot, found)) = slots.locate(key) {
+            let mut values = self.values.write();
+            let held = values.get_mut(found.position as usize).and_then(Option::as_mut);
+            let old = held.map(|held| std::mem::replace(&mut held.value, value));
+            drop(values);
+            slot.write(key.tag, |slot| slot.version.store(version, Ordering::Relaxed));
+            return old;
+        }
+        let slots = self.with_room(&mut writer, slots);
+        writer.tickets += 1;
+        let position = self.hold(&mut writer, value);
+        let found = Found { version, position: position as u64, ticket: writer.tickets };
+        if let Some(slot) = slots.vacant(key.hash) {
+            let was_empty = slot.meta.load(Ordering::Relaxed) & TAG == EMPTY;
+            slot.fill(key.words, key.tag, found);
+            writer.used += usize::from(was_empty);
+            writer.live += 1;
+        }
+        None
+    }
+
+    fn hold(&self, writer: &mut Writer, value: V) -> usize {
+        let held = Some(Held { ticket: writer.tickets, value });
+        let mut values = self.values.write();
+        match writer.free.pop() {
+            Some(position) => {
+                if let Some(place) = values.get_mut(position) {
+                    *place = held;
+                }
+                position
+            }
+            None => {
+                values.push(held);
+                values.len() - 1
+            }
+        }
+    }
+
+    fn remove(&self, key: &Key) -> Option<V> {
+        let mut writer = self.writer.lock();
+        let slots = self.slots.load_full();
+        let (slot, found) = slots.locate(key)?;
+        slot.write(GONE, |_| {});
+        writer.live -= 1;
+        let position = found.position as usize;
+        writer.free.push(position);
+        let held = self.values.write().get_mut(position).and_then(Option::take);
+        held.map(|held| held.value)
+    }
+
+    /// An array that one more name fits: at most 0.7 full, and more than 0.46 after it grew.
+    fn with_room(&self, writer: &mut Writer, slots: Arc<Slots>) -> Arc<Slots> {
+        let count = slots.0.len();
+        if (writer.used + 1) * 10 <= count * 7 {
+            return slots;
+        }
+        // Half of the slots are of names that are gone: the same size will do.
+        let wanted = if writer.live * 2 < count { count } else { count + count / 2 };
+        let larger = Arc::new(Slots::new(wanted));
+        slots.copy_to(&larger);
+        writer.used = writer.live;
+        self.slots.store(larger.clone());
+        self.arrays.fetch_add(1, Ordering::Release);
+        larger
+    }
+}
+
+/// Names to values with a version each. A name has at most 255 bytes and is not empty.
+pub struct Map<V> {
+    shards: Box<[Shard<V>]>,
+    len: AtomicUsize,
+}
+
+impl<V: Clone> Map<V> {
+    /// An empty map of a number of shards, which is rounded up to a power of two.
+    pub fn new(shards: usize) -> Self {
+        let shards = (0..shards.max(1).next_power_of_two()).map(|_| Shard::new()).collect();
+        Self { shards, len: AtomicUsize::new(0) }
+    }
+
+    /// Number of names.
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is no name.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A name's value and version.
+    pub fn get(&self, name: &[u8]) -> Option<(u64, V)> {
+        match Key::new(name) {
+            Some(key) => self.shard(key.hash).get(&key),
+            None => self.shard(hash(name)).long.read().get(name).cloned(),
+        }
+    }
+
+    /// Adds or replaces; answers what was there.
+    pub fn put(&self, name: &[u8], version: u64, value: V) -> Option<V> {
+        let old = match Key::new(name) {
+            Some(key) => self.shard(key.hash).put(&key, version, value),
+            None => {
+                let mut long = self.shard(hash(name)).long.write();
+                long.insert(name.into(), (version, value)).map(|(_, value)| value)
+            }
+        };
+        self.len.fetch_add(usize::from(old.is_none()), Ordering::Relaxed);
+        old
+    }
+
+    /// Removes a name; answers what was there.
+    pub fn remove(&self, name: &[u8]) -> Option<V> {
+        let old = match Key::new(name) {
+            Some(key) => self.shard(key.hash).remove(&key),
+            None => self.shard(hash(name)).long.write().remove(name).map(|(_, value)| value),
+        };
+        self.len.fetch_sub(usize::from(old.is_some()), Ordering::Relaxed);
+        old
+    }
+
+    /// The values of one shard, in no order.
+    pub fn shard_values(&self, shard: usize) -> Vec<V> {
+        let Some(shard) = self.shards.get(shard) else {
+            return Vec::new();
+        };
+        let mut all: Vec<V> = shard.values.read().iter().flatten().map(|held| held.value.clone()).collect();
+        all.extend(shard.long.read().values().map(|(_, value)| value.clone()));
+        all
+    }
+
+    /// Number of names in one shard.
+    pub fn shard_len(&self, shard: usize) -> usize {
+        self.shards.get(shard).map_or(0, |shard| shard.writer.lock().live + shard.long.read().len())
+    }
+
+    /// Bytes of the slots, and of the values' places without what values point to. Names of more
+    /// than [`INLINE`] bytes are not counted.
+    pub fn bytes(&self) -> usize {
+        let of = |shard: &Shard<V>| {
+            let values = shard.values.read().capacity() * size_of::<Option<Held<V>>>();
+            shard.slots.load().0.len() * size_of::<Slot>() + values
+        };
+        self.shards.iter().map(of).sum()
+    }
+
+    fn shard(&self, hash: u64) -> &Shard<V> {
+        // Below the number of shards, which is a power of two.
+        &self.shards[hash as usize & (self.shards.len() - 1)]
+    }
+}
+
+impl<V> fmt::Debug for Map<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map").field("shards", &self.shards.len()).field("len", &self.len).finish()
+    }
+}
+
+/// Looks names up for one thread or one connection, for which it keeps the slots at hand. An idle
+/// reader keeps arrays that have been outgrown in memory.
+pub struct Reader<V> {
+    map: Arc<Map<V>>,
+    slots: Vec<(u64, Arc<Slots>)>,
+    keys: Box<[Key; BATCH]>,
+}
+
+impl<V: Clone> Reader<V> {
+    /// A reader of a map.
+    pub fn new(map: Arc<Map<V>>) -> Self {
+        let slots = map.shards.iter().map(|shard| (0, shard.slots.load_full())).collect();
+        let mut reader = Self { map, slots, keys: Box::new([Key::default(); BATCH]) };
+        reader.refresh();
+        reader
+    }
+
+    /// A name's version; the cheapest question.
+    #[inline]
+    pub fn version(&mut self, name: &[u8]) -> Option<u64> {
+        let Some(key) = Key::new(name) else {
+            return self.map.get(name).map(|(version, _)| version);
+        };
+        let at = key.hash as usize & (self.slots.len() - 1);
+        let arrays = self.map.shards[at].arrays.load(Ordering::Acquire);
+        if self.slots[at].0 != arrays {
+            self.slots[at] = (arrays, self.map.shards[at].slots.load_full());
+        }
+        self.slots[at].1.find(&key).map(|found| found.version)
+    }
+
+    /// The versions of many names, in their order. Hashes a batch, touches each name's slot so
+    /// that the memory's answers overlap, then reads: at a million names the waiting for memory
+    /// is what a lookup costs.
+    pub fn versions<'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a [u8]>,
+        mut tell: impl FnMut(Option<u64>),
+    ) {
+        self.refresh();
+        let mask = self.slots.len() - 1;
+        let mut names = names.into_iter();
+        let mut long: [&[u8]; BATCH] = [&[]; BATCH];
+        loop {
+            let mut count = 0;
+            for ((key, long), name) in self.keys.iter_mut().zip(&mut long).zip(names.by_ref().take(BATCH)) {
+                // An empty tag stands for a name that does not fit.
+                *key = Key::new(name).unwrap_or_default();
+                *long = name;
+                count += 1;
+            }
+            let keys = self.keys.get(..count).unwrap_or_default();
+            let mut touched = 0;
+            for key in keys {
+                let slots = &self.slots[key.hash as usize & mask].1;
+                touched ^= slots.0[slots.home(key.hash)].meta.load(Ordering::Relaxed);
+            }
+            black_box(touched);
+            for (key, name) in keys.iter().zip(&long) {
+                tell(match key.tag {
+                    EMPTY => self.map.get(name).map(|(version, _)| version),
+                    _ => self.slots[key.hash as usize & mask].1.find(key).map(|found| found.version),
+                });
+            }
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+
+    fn refresh(&mut self) {
+        for (kept, shard) in self.slots.iter_mut().zip(&self.map.shards) {
+            let arrays = shard.arrays.load(Ordering::Acquire);
+            if kept.0 != arrays {
+                *kept = (arrays, shard.slots.load_full());
+            }
+        }
+    }
+}
+
+impl<V> fmt::Debug for Reader<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("map", &self.map).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+    use std::{collections::BTreeMap, sync::atomic::AtomicBool, thread};
+
+    proptest! {
+        #[test]
+        fn a_map_and_its_readers_agree_with_an_ordered_map(
+            steps in vec((0u8..3, "[a-c]{1,4}|[a-b]{31,34}"), 0..400),
+            shards in prop::sample::select(vec![1usize, 4, 16]),
+        ) {
+            let (map, mut model) = (Arc::new(Map::new(shards)), BTreeMap::new());
+            let mut reader = Reader::new(map.clone());
+            for (version, (kind, name)) in (1u64..).zip(&steps) {
+                if *kind > 0 {
+                    prop_assert_eq!(map.put(name.as_bytes(), version, version), model.insert(name.clone(), version));
+                } else {
+                    prop_assert_eq!(map.remove(name.as_bytes()), model.remove(name));
+                }
+                prop_assert_eq!(map.len(), model.len());
+                prop_assert_eq!(reader.version(name.as_bytes()), model.get(name).copied());
+            }
+            let names: Vec<&[u8]> = steps.iter().map(|(_, name)| name.as_bytes()).collect();
+            let mut versions = Vec::new();
+            reader.versions(names.iter().copied(), |version| versions.push(version));
+            let wanted: Vec<_> = steps.iter().map(|(_, name)| model.get(name).copied()).collect();
+            prop_assert_eq!(versions, wanted);
+            for (name, version) in &model {
+                prop_assert_eq!(map.get(name.as_bytes()), Some((*version, *version)));
+            }
+            let values: usize = (0..shards).map(|shard| map.shard_values(shard).len()).sum();
+            let in_shards: usize = (0..shards).map(|shard| map.shard_len(shard)).sum();
+            prop_assert_eq!((values, in_shards), (model.len(), model.len()));
+        }
+    }
+
+    /// Value and version carry the name's number, so a mixture of two writes shows.
+    fn stamp(name: u64, round: u64) -> u64 {
+        (round << 16) | name
+    }
+
+    #[test]
+    fn readers_beside_a_writer_never_miss_a_name_that_stands_and_never_see_half_a_write() {
+        const STANDING: u64 = 64;
+        let name = |n: u64| format!("backend-{n:04}");
+        let map = Arc::new(Map::new(2));
+        for n in 0..STANDING {
+            map.put(name(n).as_bytes(), stamp(n, 0), stamp(n, 0));
+        }
+        let done = Arc::new(AtomicBool::new(false));
+        let read = |which: u64| {
+            let (map, done) = (map.clone(), done.clone());
+            move || {
+                let mut reader = Reader::new(map.clone());
+                let names: Vec<String> = (0..1000).map(name).collect();
+                let (mut seen, mut n) = (vec![0; STANDING as usize], which);
+                while !done.load(Ordering::Relaxed) {
+                    n = (n * 31 + 7) % 1000;
+                    let version = reader.version(names[n as usize].as_bytes());
+                    let got = map.get(names[n as usize].as_bytes());
+                    for found in version
+                        .into_iter()
+                        .chain(got.map(|(version, _)| version))
+                        .chain(got.map(|(_, value)| value))
+                    {
+                        assert_eq!(found & 0xffff, n, "of another name");
+                    }
+                    if n < STANDING {
+                        let version = version.expect("a name that stands was missed");
+                        assert!(got.is_some() && version >= seen[n as usize], "went back");
+                        seen[n as usize] = version;
+                    }
+                    let mut at = 0;
+                    reader.versions(names.iter().map(String::as_bytes), |version| {
+                        assert!(at >= STANDING || version.is_some(), "a name that stands was missed");
+                        assert!(version.is_none_or(|version| version & 0xffff == at), "of another name");
+                        at += 1;
+                    });
+                }
+            }
+        };
+        let readers = [thread::spawn(read(1)), thread::spawn(read(2))];
+        for round in 1..300 {
+            for n in 0..STANDING {
+                map.put(name(n).as_bytes(), stamp(n, round), stamp(n, round));
+            }
+            for n in STANDING..1000 {
+                if (n + round) % 3 == 0 {
+                    map.remove(name(n).as_bytes());
+                } else {
+                    map.put(name(n).as_bytes(), stamp(n, round), stamp(n, round));
+                }
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        for reader in readers {
+            reader.join().expect("a reader failed");
+        }
+    }
+}
