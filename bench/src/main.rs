@@ -7,6 +7,7 @@
 
 mod edge;
 mod process;
+mod registry;
 mod report;
 
 use anyhow::Result;
@@ -29,6 +30,8 @@ enum Area {
     All(edge::Options),
     /// tools/call direct against through the edge; memory of a session and of a stream.
     Edge(edge::Options),
+    /// Lookups in process and over gRPC, beside redis and ETS.
+    Registry(registry::Options),
     /// The raw backend of the edge area, in a process of its own.
     #[command(hide = true)]
     Backend,
@@ -48,6 +51,7 @@ fn main() -> Result<ExitCode> {
             let arguments = ["swarm".to_owned()].into_iter().chain(arguments);
             return Ok(swarm::run(swarm::cli::Cli::parse_from(arguments)));
         }
+        Area::Registry(options) => registry::run(&options)?,
         Area::Edge(options) | Area::All(options) => edge::run(&options)?,
     };
     report::print(&rows, json);

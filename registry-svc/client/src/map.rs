@@ -16,6 +16,7 @@ use std::{
     collections::HashMap,
     fmt,
     hint::{black_box, spin_loop},
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering, fence},
@@ -206,18 +207,21 @@ impl Slots {
 }
 
 struct Held<V> {
-    ticket: u64,
+    // Never 0, so that an empty place needs no word of its own.
+    ticket: NonZeroU64,
     value: V,
 }
 
-#[derive(Default)]
 struct Writer {
     live: usize,
     // With those that are gone and whose slots were not taken again.
     used: usize,
-    tickets: u64,
+    tickets: NonZeroU64,
     free: Vec<usize>,
 }
+
+/// Names that do not fit a slot, with their versions.
+type Long<V> = HashMap<Box<[u8]>, (u64, V)>;
 
 // On cache lines of its own, so that writers of neighbours do not slow its readers.
 #[repr(align(128))]
@@ -227,7 +231,7 @@ struct Shard<V> {
     arrays: AtomicU64,
     writer: Mutex<Writer>,
     values: RwLock<Vec<Option<Held<V>>>>,
-    long: RwLock<HashMap<Box<[u8]>, (u64, V)>>,
+    long: RwLock<Long<V>>,
 }
 
 impl<V: Clone> Shard<V> {
@@ -235,7 +239,7 @@ impl<V: Clone> Shard<V> {
         Self {
             slots: ArcSwap::from_pointee(Slots::new(SLOTS_MIN)),
             arrays: AtomicU64::new(0),
-            writer: Mutex::default(),
+            writer: Mutex::new(Writer { live: 0, used: 0, tickets: NonZeroU64::MIN, free: Vec::new() }),
             values: RwLock::new(Vec::new()),
             long: RwLock::default(),
         }
@@ -247,7 +251,7 @@ impl<V: Clone> Shard<V> {
             let values = self.values.read();
             let held = values.get(found.position as usize).and_then(Option::as_ref);
             // Another ticket: the name was freed in between, and may be back elsewhere.
-            if let Some(held) = held.filter(|held| held.ticket == found.ticket) {
+            if let Some(held) = held.filter(|held| held.ticket.get() == found.ticket) {
                 return Some((found.version, held.value.clone()));
             }
         }
@@ -265,9 +269,9 @@ impl<V: Clone> Shard<V> {
             return old;
         }
         let slots = self.with_room(&mut writer, slots);
-        writer.tickets += 1;
+        writer.tickets = writer.tickets.saturating_add(1);
         let position = self.hold(&mut writer, value);
-        let found = Found { version, position: position as u64, ticket: writer.tickets };
+        let found = Found { version, position: position as u64, ticket: writer.tickets.get() };
         if let Some(slot) = slots.vacant(key.hash) {
             let was_empty = slot.meta.load(Ordering::Relaxed) & TAG == EMPTY;
             slot.fill(key.words, key.tag, found);
