@@ -10,201 +10,27 @@
 //! * Slots never move within an array: an array that fills up is copied to a larger one, and the
 //!   old one is not written any more.
 
+mod slot;
+
+pub use slot::{INLINE, hash};
+
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
+use slot::{EMPTY, Found, GONE, Key, Slot, Slots, TAG};
 use std::{
     collections::HashMap,
     fmt,
-    hint::{black_box, spin_loop},
+    hint::black_box,
     num::NonZeroU64,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering, fence},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-/// Longest name in a slot, in bytes.
-pub const INLINE: usize = 32;
 /// Names that [`Reader::versions`] looks for together: enough to keep every line-fill buffer busy.
 const BATCH: usize = 64;
 const SLOTS_MIN: usize = 16;
-
-/// The published hash of a name (XXH3-64, seed 0); its low bits choose the shard.
-pub fn hash(name: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(name)
-}
-
-// A slot's meta word: sequence number, BUSY while it is written, and the name's length.
-const TAG: u64 = 0xff;
-const EMPTY: u64 = 0;
-const GONE: u64 = 0xff;
-const BUSY: u64 = 0x100;
-const NEXT: u64 = 0x200;
-
-/// A short name as it lies in a slot.
-#[derive(Clone, Copy, Default)]
-struct Key {
-    hash: u64,
-    tag: u64,
-    words: [u64; 4],
-}
-
-impl Key {
-    /// `None` when it does not fit.
-    fn new(name: &[u8]) -> Option<Key> {
-        if name.len() > INLINE || name.is_empty() {
-            return None;
-        }
-        let mut words = [0; 4];
-        for (word, chunk) in words.iter_mut().zip(name.chunks(8)) {
-            *word = match <[u8; 8]>::try_from(chunk) {
-                Ok(whole) => u64::from_le_bytes(whole),
-                Err(_) => chunk.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
-            };
-        }
-        Some(Key { hash: hash(name), tag: name.len() as u64, words })
-    }
-}
-
-/// Where a name was found.
-#[derive(Clone, Copy)]
-struct Found {
-    version: u64,
-    position: u64,
-    ticket: u64,
-}
-
-#[derive(Default)]
-#[repr(align(64))]
-struct Slot {
-    meta: AtomicU64,
-    words: [AtomicU64; 4],
-    version: AtomicU64,
-    position: AtomicU64,
-    // Of one name's stay at one position; no other stay has it.
-    ticket: AtomicU64,
-}
-
-impl Slot {
-    /// Called by the shard's writer only.
-    fn write(&self, tag: u64, change: impl FnOnce(&Slot)) {
-        let meta = self.meta.load(Ordering::Relaxed);
-        self.meta.store(meta | BUSY, Ordering::Relaxed);
-        // Whoever sees a word of the change sees BUSY or the next number after it.
-        fence(Ordering::Release);
-        change(self);
-        let next = ((meta & !(TAG | BUSY)).wrapping_add(NEXT)) | tag;
-        self.meta.store(next, Ordering::Release);
-    }
-
-    fn fill(&self, words: [u64; 4], tag: u64, found: Found) {
-        self.write(tag, |slot| {
-            for (to, word) in slot.words.iter().zip(words) {
-                to.store(word, Ordering::Relaxed);
-            }
-            slot.version.store(found.version, Ordering::Relaxed);
-            slot.position.store(found.position, Ordering::Relaxed);
-            slot.ticket.store(found.ticket, Ordering::Relaxed);
-        });
-    }
-
-    fn found(&self) -> Found {
-        Found {
-            version: self.version.load(Ordering::Relaxed),
-            position: self.position.load(Ordering::Relaxed),
-            ticket: self.ticket.load(Ordering::Relaxed),
-        }
-    }
-
-    fn words(&self) -> [u64; 4] {
-        let [a, b, c, d] = &self.words;
-        [a, b, c, d].map(|word| word.load(Ordering::Relaxed))
-    }
-
-    #[inline]
-    fn read(&self, key: &Key) -> Probe {
-        loop {
-            let meta = self.meta.load(Ordering::Acquire);
-            if meta & BUSY != 0 {
-                spin_loop();
-                continue;
-            }
-            if meta & TAG == EMPTY {
-                return Probe::End;
-            }
-            // A slot that changes meanwhile held the name no more at that moment, or not yet.
-            if meta & TAG != key.tag || self.words() != key.words {
-                return Probe::Other;
-            }
-            let found = self.found();
-            fence(Ordering::Acquire);
-            if self.meta.load(Ordering::Relaxed) == meta {
-                return Probe::Found(found);
-            }
-        }
-    }
-}
-
-enum Probe {
-    Found(Found),
-    Other,
-    End,
-}
-
-struct Slots(Box<[Slot]>);
-
-impl Slots {
-    fn new(count: usize) -> Self {
-        Self((0..count).map(|_| Slot::default()).collect())
-    }
-
-    /// The high bits choose the slot; any count of slots will do.
-    fn home(&self, hash: u64) -> usize {
-        ((u128::from(hash) * self.0.len() as u128) >> 64) as usize
-    }
-
-    fn chain(&self, hash: u64) -> impl Iterator<Item = &Slot> {
-        let (before, after) = self.0.split_at(self.home(hash));
-        after.iter().chain(before)
-    }
-
-    #[inline]
-    fn find(&self, key: &Key) -> Option<Found> {
-        self.locate(key).map(|(_, found)| found)
-    }
-
-    #[inline]
-    fn locate(&self, key: &Key) -> Option<(&Slot, Found)> {
-        for slot in self.chain(key.hash) {
-            match slot.read(key) {
-                Probe::Found(found) => return Some((slot, found)),
-                Probe::Other => {}
-                Probe::End => return None,
-            }
-        }
-        None
-    }
-
-    /// The first slot of a chain that takes a new name.
-    fn vacant(&self, hash: u64) -> Option<&Slot> {
-        self.chain(hash).find(|slot| matches!(slot.meta.load(Ordering::Relaxed) & TAG, EMPTY | GONE))
-    }
-
-    fn copy_to(&self, other: &Slots) {
-        for slot in &self.0 {
-            let tag = slot.meta.load(Ordering::Relaxed) & TAG;
-            if matches!(tag, EMPTY | GONE) {
-                continue;
-            }
-            let words = slot.words();
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            let name = bytes.get(..tag as usize).unwrap_or_default();
-            if let Some(vacant) = other.vacant(hash(name)) {
-                vacant.fill(words, tag, slot.found());
-            }
-        }
-    }
-}
 
 struct Held<V> {
     // Never 0, so that an empty place needs no word of its own.
