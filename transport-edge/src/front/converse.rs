@@ -162,7 +162,7 @@ pub(crate) async fn converse(call: &Call<'_>, route: Route, method: &str, name: 
                 started: call.started,
                 open,
             };
-            into_stream(flow, Talk { exchange, in_flight, upstream, first }).await
+            Box::pin(into_stream(flow, Talk { exchange, in_flight, upstream, first })).await
         }
     }
 }

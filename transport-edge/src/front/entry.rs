@@ -40,7 +40,8 @@ async fn post(connection: &Connection, mut inbound: Inbound) -> Reply {
         return modern::handle(&connection.edge, connection.core, inbound, &envelope).await;
     }
     if initialize && !inbound.headers.contains_key(&SESSION_ID) {
-        return legacy::initialize(&connection.edge, connection.core, &inbound, &envelope).await;
+        // What is rare is boxed, so that the future of a call stays small: it is moved per request.
+        return Box::pin(legacy::initialize(&connection.edge, connection.core, &inbound, &envelope)).await;
     }
     inbound.envelope = Some(envelope);
     within_session(connection, inbound).await
@@ -79,7 +80,7 @@ async fn within_session(connection: &Connection, inbound: Inbound) -> Reply {
         if live.leased(edge.clock.now()) {
             return legacy::handle(edge, connection.core, &live, &inbound).await;
         }
-        match live.renew(edge.config.lease).await {
+        match Box::pin(live.renew(edge.config.lease)).await {
             Ok(()) => return legacy::handle(edge, connection.core, &live, &inbound).await,
             Err(StoreError::NotFound) => return problems::session_gone(id),
             // Another edge is the anchor now.
@@ -88,7 +89,7 @@ async fn within_session(connection: &Connection, inbound: Inbound) -> Reply {
         }
     }
     let session = session.to_owned();
-    relay::serve(edge, connection.core, &session, &inbound).await
+    Box::pin(relay::serve(edge, connection.core, &session, &inbound)).await
 }
 
 fn refuse(id: Option<&[u8]>, code: i32, why: &str) -> Reply {

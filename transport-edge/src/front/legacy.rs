@@ -164,8 +164,8 @@ pub(crate) async fn handle(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, inbo
     }
     match inbound.method {
         Method::POST => post(edge, core, live, inbound).await,
-        Method::GET => get(edge, live, inbound).await,
-        Method::DELETE => delete(edge, live).await,
+        Method::GET => Box::pin(get(edge, live, inbound)).await,
+        Method::DELETE => Box::pin(delete(edge, live)).await,
         _ => answer::not_allowed("GET, POST, DELETE"),
     }
 }
@@ -176,7 +176,7 @@ async fn post(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, inbound: &Inbound
         return answer::empty(StatusCode::NOT_ACCEPTABLE);
     }
     if live.version.batches() && crate::core::jsonrpc::is_batch(&inbound.body) {
-        return batch(edge, core, live, &inbound.body).await;
+        return Box::pin(batch(edge, core, live, &inbound.body)).await;
     }
     match inbound.envelope.map_or_else(|| scan(&inbound.body), Ok) {
         Ok(envelope) => message(edge, core, live, &inbound.body, &envelope, accepts).await,
@@ -256,15 +256,17 @@ async fn request(call: &Call<'_>) -> Reply {
             own(call, &method, Err(Problem::new(codes::METHOD_NOT_FOUND, "method not found")))
         }
         ("logging/setLevel", _) => {
-            let set = set_level(call).await;
+            let set = Box::pin(set_level(call)).await;
             own(call, &method, set)
         }
         (_, Scope::All) if List::of(&method).is_some() => {
             let list = List::of(&method).unwrap_or(List::Tools);
-            let page = lists::page(call.edge, list, &call.live.scope, call.body, call.envelope, false).await;
+            let page =
+                Box::pin(lists::page(call.edge, list, &call.live.scope, call.body, call.envelope, false))
+                    .await;
             own(call, &method, page)
         }
-        ("resources/subscribe" | "resources/unsubscribe", _) => subscribe(call, &method).await,
+        ("resources/subscribe" | "resources/unsubscribe", _) => Box::pin(subscribe(call, &method)).await,
         _ => forward(call, &method).await,
     }
 }

@@ -25,7 +25,7 @@ pub(crate) use shared::Shared;
 
 pub(crate) use converse::{ask_client, resend};
 pub(crate) use legacy::handle as serve_session;
-pub(crate) use lists::changed as changed_lists;
+pub(crate) use lists::{changed as changed_lists, settled};
 pub(crate) use problems::{node_lost, session_gone, unavailable};
 pub(crate) use route::repeatable;
 pub(crate) use server::{Stages, bind, start};

@@ -83,7 +83,9 @@ impl Call<'_> {
             "subscriptions/listen" => answer::empty(StatusCode::NOT_ACCEPTABLE),
             _ => match List::of(&method) {
                 Some(list) => {
-                    let page = lists::page(edge, list, &inbound.scope, &inbound.body, envelope, true).await;
+                    let page =
+                        Box::pin(lists::page(edge, list, &inbound.scope, &inbound.body, envelope, true))
+                            .await;
                     self.own(&method, page)
                 }
                 None => self.own(&method, Err(Problem::new(codes::METHOD_NOT_FOUND, "method not found"))),

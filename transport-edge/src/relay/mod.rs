@@ -191,19 +191,21 @@ async fn after_adoption(
     inbound: &Inbound,
     maybe_ran: bool,
 ) -> Reply {
-    if maybe_ran && let Some(reply) = lost(edge, inbound) {
+    if maybe_ran && let Some(reply) = lost(edge, inbound).await {
         edge.metrics.lost.inc();
         return reply;
     }
     front::serve_session(edge, core, live, inbound).await
 }
 
-fn lost(edge: &Edge, inbound: &Inbound) -> Option<Reply> {
+/// The answer to a request that may have run, unless it may run again. An edge that has just
+/// started waits for its catalogue: without it no tool is known to be repeatable.
+async fn lost(edge: &Edge, inbound: &Inbound) -> Option<Reply> {
     let envelope = scan(&inbound.body).ok().filter(|envelope| envelope.kind == Kind::Request)?;
     let method = envelope.method(&inbound.body);
     let name = envelope.text(&inbound.body, Field::Name).unwrap_or_default();
     let scope = Some(inbound.scope.as_str()).filter(|scope| !scope.is_empty());
-    let hints = edge.backends.catalog().tool(scope, &name).map(|target| target.hints).unwrap_or_default();
+    let hints = front::settled(edge).await.tool(scope, &name).map(|target| target.hints).unwrap_or_default();
     if front::repeatable(&method, &hints)
         || matches!(&*method, "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe")
     {
