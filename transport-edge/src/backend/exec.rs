@@ -7,7 +7,7 @@
 //! below ends: TERM, a grace, KILL, reaped. `npx` and `uvx` start the real server as a
 //! grandchild; ending the direct child alone would leak it (CVE-free, but 2,000 processes).
 //!
-//! The parent-death signal is tied to the *thread* that spawned: see [`super::spawner`].
+//! The parent-death signal is tied to the *thread* that spawned: see `super::spawner`.
 
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getppid, kill_process, kill_process_group,
