@@ -1,6 +1,6 @@
 //! The whole configuration file: every section, each owned by its service.
 
-use crate::{cli::NodeArgs, error::CliError};
+use crate::{catalog, cli::NodeArgs, error::CliError};
 use kit::config::{NodeConfig, load};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -21,6 +21,8 @@ pub struct Config {
     pub coordinator: coordinator_svc::Config,
     /// `[edge]`
     pub edge: transport_edge::Config,
+    /// `[catalog]`
+    pub catalog: catalog::Config,
 }
 
 impl Config {
@@ -28,6 +30,7 @@ impl Config {
     pub fn load(args: &NodeArgs) -> Result<Config, CliError> {
         let config: Config = load(args.process.config.as_deref(), args.flags())?;
         config.node.validate()?;
+        config.catalog.validate()?;
         Ok(config)
     }
 

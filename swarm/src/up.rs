@@ -3,6 +3,7 @@
 use crate::{
     admin,
     api::Endpoints,
+    catalog,
     cli::NodeArgs,
     config::Config,
     error::{CliError, Failure},
@@ -105,6 +106,7 @@ async fn launch(args: &NodeArgs, services: &[Service]) -> Result<Node, CliError>
     announce_addresses(&context, &endpoints);
     let clients = admin::Clients::new(&context, &config);
     admin::mount(&context, clients.clone(), endpoints.clone());
+    catalog::mount(&context, config.catalog.clone(), clients.clone(), &endpoints);
     if let Some(import) = import {
         imports::spawn(&context, clients, import);
     }

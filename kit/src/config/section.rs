@@ -9,7 +9,8 @@ use serde::{
 use std::{fmt, marker::PhantomData};
 
 /// Every section that a file may have.
-pub const SECTIONS: [&str; 7] = ["node", "registry", "gossip", "session", "coordinator", "edge", "flags"];
+pub const SECTIONS: [&str; 8] =
+    ["node", "registry", "gossip", "session", "coordinator", "edge", "catalog", "flags"];
 
 /// A service's config, which is a section of the file.
 pub trait Section: Serialize + DeserializeOwned + Default {

@@ -1,0 +1,213 @@
+//! The routes: handlers translate.
+
+use super::{
+    Config,
+    entry::{Maker, Metadata, ServerList, ServerResponse, full_name, own_name, version},
+    query::Raw,
+};
+use crate::{admin::Clients, api::Endpoints};
+use axum::{
+    Json, Router,
+    extract::{Path, Query, Request, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use kit::{directory::State as Liveness, host::Context};
+use proto::registry::{Kind, Registration};
+use registry_client::{Error, Filter};
+use serde_json::json;
+use std::{net::SocketAddr, sync::Arc};
+
+/// What handlers know.
+#[derive(Clone)]
+struct Catalog {
+    config: Arc<Config>,
+    clients: Clients,
+    /// Where this node's own edge is bound.
+    own_edge: Option<Arc<str>>,
+}
+
+/// Adds the API to the node's admin port.
+pub fn mount(context: &Context, config: Config, clients: Clients, endpoints: &Endpoints) {
+    let own_edge = endpoints.mcp.as_deref().map(Arc::from);
+    let catalog = Catalog { config: Arc::new(config), clients, own_edge };
+    let router = Router::new()
+        .route("/v0.1/servers", get(list))
+        .route("/v0.1/servers/{name}/versions", get(versions))
+        .route("/v0.1/servers/{name}/versions/{version}", get(one).put(read_only).delete(read_only))
+        .route("/v0.1/publish", post(read_only))
+        .route("/v0.1/{*rest}", any(nothing))
+        .layer(middleware::from_fn(open_to_every_origin))
+        .with_state(catalog);
+    context.admin.merge(router);
+}
+
+/// Answers preflights, and marks every other answer, errors too, as readable by any page.
+async fn open_to_every_origin(request: Request, next: Next) -> Response {
+    let mut response = match *request.method() {
+        Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
+        _ => next.run(request).await,
+    };
+    let allowed = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Content-Type"),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ];
+    for (name, value) in allowed {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// An error in the API's own shape.
+#[derive(Debug)]
+struct Problem(StatusCode, String);
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Problem {
+        Problem(StatusCode::BAD_REQUEST, format!("invalid query: {}", rejection.body_text().to_lowercase()))
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Problem {
+        let status = if error.is_transient() {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
+        };
+        Problem(status, error.to_string())
+    }
+}
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+async fn list(
+    State(catalog): State<Catalog>,
+    headers: HeaderMap,
+    raw: Result<Query<Raw>, QueryRejection>,
+) -> Answer<ServerList> {
+    let query = raw?.0.check().map_err(|words| Problem(StatusCode::BAD_REQUEST, words))?;
+    let edge = catalog.edge(&headers)?;
+    let filter = Filter { kind: Kind::Backend, ..Filter::default() };
+    let registrations = catalog.clients.registry.list(&filter).await?;
+    Ok(Json(query.page(&catalog.maker(&edge), &registrations)))
+}
+
+async fn versions(
+    State(catalog): State<Catalog>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Answer<ServerList> {
+    let edge = catalog.edge(&headers)?;
+    let entry = catalog.maker(&edge).entry(&catalog.find(&name).await?);
+    let metadata = Metadata { next_cursor: None, count: 1 };
+    Ok(Json(ServerList { servers: vec![entry], metadata }))
+}
+
+async fn one(
+    State(catalog): State<Catalog>,
+    headers: HeaderMap,
+    Path((name, wanted)): Path<(String, String)>,
+) -> Answer<ServerResponse> {
+    let edge = catalog.edge(&headers)?;
+    let found = catalog.find(&name).await?;
+    let there = version(&found);
+    if wanted != "latest" && wanted != there {
+        let words =
+            format!("server {name:?} has no version {wanted:?}; the latest, {there}, is all that is kept");
+        return Err(Problem(StatusCode::NOT_FOUND, words));
+    }
+    Ok(Json(catalog.maker(&edge).entry(&found)))
+}
+
+async fn read_only() -> Problem {
+    let words = "this registry is read-only; `swarm registry` changes it";
+    Problem(StatusCode::NOT_IMPLEMENTED, words.to_owned())
+}
+
+async fn nothing(request: Request) -> Problem {
+    let path = request.uri().path();
+    Problem(StatusCode::NOT_FOUND, format!("no {path}; a slash within a name is written as %2F"))
+}
+
+impl Catalog {
+    fn maker<'a>(&'a self, edge: &'a str) -> Maker<'a> {
+        Maker { config: &self.config, edge }
+    }
+
+    async fn find(&self, name: &str) -> Result<Registration, Problem> {
+        let missing = || {
+            let example = full_name(&self.config, "<name>");
+            let words = format!("no server is named {name:?}; names here are {example}");
+            Problem(StatusCode::NOT_FOUND, words)
+        };
+        let own = own_name(&self.config, name).ok_or_else(missing)?;
+        match self.clients.registry.lookup(own).await {
+            Ok(found) if found.kind() == Kind::Backend => Ok(found),
+            Ok(_) | Err(Error::NotFound(_)) => Err(missing()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// URL that clients connect to: the configured one, that of this node's edge, or that of
+    /// another node's.
+    fn edge(&self, headers: &HeaderMap) -> Result<String, Problem> {
+        let configured = Some(self.config.public_url.as_str()).filter(|url| !url.is_empty());
+        if let Some(url) = configured {
+            return Ok(url.trim_end_matches('/').to_owned());
+        }
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let bound = self.own_edge.as_deref().map(str::to_owned).or_else(|| self.other_edge());
+        bound.map(|url| reachable(&url, host)).ok_or_else(|| {
+            let words = "no edge is known yet; catalog.public_url names one";
+            Problem(StatusCode::SERVICE_UNAVAILABLE, words.to_owned())
+        })
+    }
+
+    fn other_edge(&self) -> Option<String> {
+        let edges = self.clients.instances("edge");
+        let living = edges.iter().filter(|edge| edge.state != Liveness::Down);
+        let mcp = living.filter_map(|edge| edge.meta.get(transport_edge::META_MCP)).next()?;
+        Some(format!("http://{mcp}/mcp"))
+    }
+}
+
+/// An edge that is bound to all interfaces is reached under the name that the client came by.
+fn reachable(url: &str, host: Option<&str>) -> String {
+    let Some(authority) = url.strip_prefix("http://").and_then(|rest| rest.split('/').next()) else {
+        return url.to_owned();
+    };
+    let bound = authority.parse::<SocketAddr>().ok().filter(|bound| bound.ip().is_unspecified());
+    let asked = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
+    match (bound, asked) {
+        (Some(bound), Some(asked)) => {
+            url.replacen(authority, &format!("{}:{}", asked.host(), bound.port()), 1)
+        }
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_on_all_interfaces_is_named_as_the_client_knows_it() {
+        let named = |url: &str, host: &str| reachable(url, Some(host));
+        assert_eq!(named("http://0.0.0.0:7700/mcp", "10.1.2.3:7600"), "http://10.1.2.3:7700/mcp");
+        assert_eq!(named("http://[::]:7700/mcp", "[fd00::1]:7600"), "http://[fd00::1]:7700/mcp");
+        assert_eq!(named("http://0.0.0.0:7700/mcp", "mcp.example"), "http://mcp.example:7700/mcp");
+        assert_eq!(named("http://127.0.0.1:7700/mcp", "other:7600"), "http://127.0.0.1:7700/mcp");
+        assert_eq!(reachable("http://0.0.0.0:7700/mcp", None), "http://0.0.0.0:7700/mcp");
+    }
+}
