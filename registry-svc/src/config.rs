@@ -1,7 +1,8 @@
 //! Section `[registry]`.
 
+use crate::core::route::ShardMap;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Settings of registry-svc. The default suits a node of a small cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,11 @@ pub struct Config {
     /// How long a starting instance waits for the names of its peers before it says ready.
     #[serde(with = "kit::config::duration")]
     pub sync_wait: Duration,
+    /// Which node owns which shards, such as `n1 = "0-7"`; empty: every instance answers for
+    /// all. Every instance must be given the same.
+    pub owners: BTreeMap<String, String>,
+    /// Grows with every change of `owners`.
+    pub owners_epoch: u64,
 }
 
 impl Default for Config {
@@ -55,6 +61,8 @@ impl Default for Config {
             status_ttl: Duration::from_secs(30),
             max_statuses: 100_000,
             sync_wait: Duration::from_secs(3),
+            owners: BTreeMap::new(),
+            owners_epoch: 1,
         }
     }
 }
@@ -68,6 +76,10 @@ impl kit::config::Section for Config {
 }
 
 impl Config {
+    pub(crate) fn shard_map(&self) -> Result<ShardMap, String> {
+        ShardMap::parse(self.owners_epoch, self.shards, &self.owners)
+    }
+
     pub(crate) fn validate(&self) -> Result<(), String> {
         let wrong = |what: String| Err(what);
         if !self.shards.is_power_of_two() || self.shards > 1024 {
@@ -89,7 +101,7 @@ impl Config {
         let times = [("sweep_interval", self.sweep_interval), ("status_ttl", self.status_ttl)];
         match times.into_iter().find(|(_, time)| *time < Duration::from_millis(10)) {
             Some((name, time)) => wrong(format!("{name} is {time:?}; at least 10ms is needed")),
-            None => Ok(()),
+            None => self.shard_map().map(drop),
         }
     }
 }

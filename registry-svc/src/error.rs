@@ -1,7 +1,7 @@
 //! What goes wrong, and how it is told on the wire.
 
 use crate::{
-    core::{check::Malformed, command::Refusal, history::Compacted},
+    core::{check::Malformed, command::Refusal, history::Compacted, route::NotOwner},
     store::StoreError,
 };
 use proto::error::Code;
@@ -37,6 +37,8 @@ pub(crate) enum Failure {
     Compacted { asked: u64, history: Compacted },
     #[error("watcher is more than the history behind; resume or read the state again")]
     WatcherTooSlow,
+    #[error("shard {} of epoch {} belongs to {:?}", .0.shard.0, .0.epoch, .0.owner)]
+    NotOwner(NotOwner),
     #[error("page token is not one that was given out")]
     PageToken,
     /// The store failed at this very write: it may come back after a restart, or not.
@@ -69,6 +71,9 @@ impl From<Failure> for Status {
                 Code::Compacted.status(message, &[("oldest", &history.oldest.to_string())])
             }
             Failure::WatcherTooSlow => Code::Exhausted.status(message, &[("limit", "history")]),
+            Failure::NotOwner(NotOwner { owner, epoch, .. }) => {
+                Code::NotOwner.status(message, &[("owner", owner), ("epoch", &epoch.to_string())])
+            }
             Failure::PageToken => Code::InvalidArgument.status(message, &[("field", "page_token")]),
             Failure::StoreUnsure(_) => Code::OutcomeUnknown.status(message, &[]),
             Failure::StoreFenced => Code::Storage.status(message, &[]),

@@ -205,6 +205,7 @@ impl Follower {
             kind: 0,
             local_origin_only: true,
             follower: self.context.node.clone(),
+            progress_ms: 0,
         };
         let channel = self.context.channels.get(&self.addr);
         let mut client = RegistryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
@@ -244,7 +245,7 @@ impl Follower {
                     let listed = Arc::new(state.take().unwrap_or_default().0);
                     heard.push(Heard::Complete { origin: self.peer.clone(), listed });
                 }
-                None => {}
+                Some(Event::Progress(_)) | None => {}
             }
         }
         self.handle.hear(heard).await?;

@@ -4,6 +4,7 @@
 use crate::{
     core::{
         command::{Deregister, Heard, Register, Registered, Renewed},
+        route::ShardMap,
         shard::shard_of_lease,
         status::{StatusBoard, worst},
         table::{Entry, Page, Table},
@@ -33,6 +34,8 @@ pub(crate) struct Handle {
 }
 
 pub(crate) struct Shared {
+    pub(crate) node: Arc<str>,
+    pub(crate) route: ShardMap,
     pub(crate) table: Arc<Table>,
     pub(crate) feed: Arc<Feed>,
     /// By shard.
@@ -68,6 +71,17 @@ impl Handle {
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.shared.clock
+    }
+
+    /// Who owns which shard.
+    pub(crate) fn route(&self) -> &ShardMap {
+        &self.shared.route
+    }
+
+    /// Looks a name up for a caller that chose this instance by the shard map of an epoch.
+    pub(crate) fn lookup_routed(&self, name: &str, route_epoch: u64) -> Result<Option<Arc<Entry>>, Failure> {
+        self.shared.route.check(&self.shared.node, name, route_epoch).map_err(Failure::NotOwner)?;
+        Ok(self.lookup(name))
     }
 
     pub(crate) fn lookup(&self, name: &str) -> Option<Arc<Entry>> {

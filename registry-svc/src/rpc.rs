@@ -18,8 +18,8 @@ use proto::{
     registry::{
         BackendReport, DeregisterRequest, DeregisterResponse, Durability, Kind, ListRequest, ListResponse,
         LookupRequest, LookupResponse, PackedAnswer, PackedLookup, RegisterRequest, RegisterResponse,
-        Registration, RenewRequest, RenewResponse, ReportStatusRequest, ReportStatusResponse, WatchRequest,
-        WatchResponse, registry_service_server::RegistryService,
+        Registration, RenewRequest, RenewResponse, ReportStatusRequest, ReportStatusResponse, RouteRequest,
+        RouteResponse, WatchRequest, WatchResponse, registry_service_server::RegistryService,
     },
 };
 use std::sync::Arc;
@@ -79,13 +79,14 @@ impl RegistryService for Handler {
     }
 
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
-        let name = request.into_inner().name;
+        let LookupRequest { name, route_epoch } = request.into_inner();
         check_name(&name).map_err(Malformed::from).map_err(Failure::from)?;
-        let Some(entry) = self.handle.lookup(&name) else {
+        let Some(entry) = self.handle.lookup_routed(&name, route_epoch)? else {
             return Err(Failure::from(Refusal::NotFound { name }).into());
         };
         let registration = Some(self.handle.with_status(&entry));
-        Ok(Response::new(LookupResponse { registration, revision: entry.revision }))
+        let (revision, route_epoch) = (entry.revision, self.handle.route().epoch());
+        Ok(Response::new(LookupResponse { registration, revision, route_epoch }))
     }
 
     type LookupStreamStream = BoxStream<'static, Result<PackedAnswer, Status>>;
@@ -122,6 +123,16 @@ impl RegistryService for Handler {
         }
         let watcher = Watcher::new(self.handle.clone(), self.node.clone(), &request, self.shutdown.clone())?;
         Ok(Response::new(Box::pin(watcher.into_stream())))
+    }
+
+    async fn route(&self, _request: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
+        let route = self.handle.route();
+        Ok(Response::new(RouteResponse {
+            epoch: route.epoch(),
+            shards: route.shards().into(),
+            owners: route.owners().map(str::to_owned).collect(),
+            revision: self.handle.feed().head(),
+        }))
     }
 
     async fn report_status(

@@ -65,6 +65,8 @@ pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
     }
 
     let handle = Handle::new(Shared {
+        node: ctx.node.as_str().into(),
+        route: config.shard_map().map_err(Error::Config)?,
         table,
         feed,
         queues,

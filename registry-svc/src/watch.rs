@@ -9,14 +9,16 @@ use crate::{
 use futures::{Stream, stream};
 use kit::shutdown::Shutdown;
 use proto::registry::{
-    Durability, Kind, Registration, Removed, Synced, WatchRequest, WatchResponse, watch_response,
+    Durability, Kind, Progress, Registration, Removed, Synced, WatchRequest, WatchResponse, watch_response,
 };
-use std::{collections::VecDeque, sync::Arc};
-use tokio::sync::watch;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
 use tonic::Status;
 
 /// Events or registrations taken at once.
 const CHUNK: usize = 256;
+/// `progress` is not sent more often.
+const PROGRESS_MIN: Duration = Duration::from_millis(50);
 
 pub(crate) struct Watcher {
     handle: Handle,
@@ -26,6 +28,9 @@ pub(crate) struct Watcher {
     // Set when a peer watches.
     follower: Option<Follower>,
     phase: Phase,
+    // When set, `progress` is sent after this much silence.
+    progress: Option<Duration>,
+    quiet_since: Instant,
     // Everything up to it has been handed over, or is in `ready`.
     revision: u64,
     reported: u64,
@@ -69,6 +74,8 @@ impl Watcher {
             kind: request.kind(),
             local_origin_only: request.local_origin_only,
             follower,
+            progress: progress(request),
+            quiet_since: Instant::now(),
             phase,
             revision,
             reported: 0,
@@ -90,6 +97,7 @@ impl Watcher {
     async fn next(&mut self) -> Option<Result<WatchResponse, Status>> {
         loop {
             if let Some(response) = self.ready.pop_front() {
+                self.quiet_since = Instant::now();
                 return Some(Ok(response));
             }
             let more = match self.phase {
@@ -154,14 +162,29 @@ impl Watcher {
             self.ready.extend(response);
         }
         self.read_reports();
+        self.tell_progress();
+        let progress_due = self.progress_due();
         if idle && self.ready.is_empty() {
             tokio::select! {
                 _ = self.head.changed() => {}
                 _ = self.reports.changed(), if self.follower.is_some() => {}
+                () = sleep_until(progress_due) => {}
                 () = self.shutdown.wait() => return Err(Failure::ShuttingDown),
             }
         }
         Ok(())
+    }
+
+    fn progress_due(&self) -> Option<Instant> {
+        self.progress.map(|length| self.quiet_since + length)
+    }
+
+    /// Changes that are not wanted are silence, too, and move the revision on.
+    fn tell_progress(&mut self) {
+        if self.ready.is_empty() && self.progress_due().is_some_and(|due| due <= Instant::now()) {
+            let progress = self.response(watch_response::Event::Progress(Progress {}));
+            self.ready.push_back(progress);
+        }
     }
 
     fn read_reports(&mut self) {
@@ -197,6 +220,18 @@ impl Watcher {
 
     fn response(&self, event: watch_response::Event) -> WatchResponse {
         WatchResponse { revision: self.revision, event: Some(event) }
+    }
+}
+
+fn progress(request: &WatchRequest) -> Option<Duration> {
+    let asked = Duration::from_millis(request.progress_ms);
+    (!asked.is_zero()).then(|| asked.max(PROGRESS_MIN))
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

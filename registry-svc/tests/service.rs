@@ -10,9 +10,11 @@ use kit::{
 };
 use proto::{
     error::{Code, detail},
+    ids::ShardId,
     registry::{
-        Kind, ListRequest, PackedLookup, RegisterRequest, Registration, RenewRequest, WatchRequest,
-        WatchResponse, registry_service_client::RegistryServiceClient, watch_response::Event,
+        Kind, ListRequest, LookupRequest, PackedLookup, RegisterRequest, Registration, RenewRequest,
+        RouteRequest, WatchRequest, WatchResponse, registry_service_client::RegistryServiceClient,
+        watch_response::Event,
     },
 };
 use registry_client::{Error, Filter};
@@ -39,6 +41,7 @@ async fn told(stream: &mut Streaming<WatchResponse>) -> (String, u64) {
         Event::Removed(removed) => format!("-{} {}", removed.name, removed.cause),
         Event::Synced(synced) => format!("synced {}", synced.count),
         Event::Status(report) => format!("status {}", report.name),
+        Event::Progress(_) => "progress".into(),
     };
     (text, response.revision)
 }
@@ -74,6 +77,63 @@ async fn a_watch_gives_the_state_then_each_change_once_and_resumes_without_a_gap
     let mut workers =
         watch(&cluster, WatchRequest { from_revision, kind, ..Default::default() }).await.unwrap();
     assert_eq!(told(&mut workers).await, changes[2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_watch_tells_how_far_it_is_also_past_changes_that_were_not_asked_for() {
+    let cluster = Cluster::of(1, Config::default()).await;
+    let client = cluster.client("n1");
+    let asked = WatchRequest { kind: Kind::Worker.into(), progress_ms: 50, ..Default::default() };
+    let mut stream = watch(&cluster, asked).await.unwrap();
+    assert_eq!(told(&mut stream).await.0, "synced 0");
+    let revision = client.register(durable("a", "o", "x"), false).await.unwrap().revision;
+    let past = loop {
+        let (text, at) = told(&mut stream).await;
+        assert_eq!(text, "progress");
+        if at >= revision {
+            break at;
+        }
+    };
+    assert_eq!(past, revision);
+    let mut plain = watch(&cluster, WatchRequest::default()).await.unwrap();
+    assert_eq!((told(&mut plain).await.0, told(&mut plain).await.0), ("+a".into(), "synced 1".into()));
+    let silence = tokio::time::timeout(Duration::from_millis(200), plain.message()).await;
+    assert!(silence.is_err(), "progress comes only where it is asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_does_not_own_the_shard_names_the_owner_and_the_epoch() {
+    let owners = [("n1".to_owned(), "0-7".to_owned()), ("n2".to_owned(), "8-15".to_owned())].into();
+    let cluster = Cluster::of(1, Config { owners, owners_epoch: 3, ..Config::default() }).await;
+    let client = cluster.client("n1");
+    let names: Vec<String> = (0..24).map(|n| format!("name-{n}")).collect();
+    for name in &names {
+        client.register(durable(name, "o", "x"), false).await.unwrap();
+    }
+    let mut stub = cluster.stub("n1");
+    let route = stub.route(with_deadline(RouteRequest {}, SOON)).await.unwrap().into_inner();
+    assert_eq!((route.epoch, route.shards, route.owners.len()), (3, 16, 16));
+    let (mut own, mut others) = (0, 0);
+    for name in &names {
+        let owner = &route.owners[usize::from(ShardId::of(name, 16).0)];
+        let ask = |route_epoch| with_deadline(LookupRequest { name: name.into(), route_epoch }, SOON);
+        assert!(stub.lookup(ask(0)).await.is_ok(), "a caller without a map is answered");
+        match stub.lookup(ask(3)).await {
+            Ok(answer) => {
+                assert_eq!((owner.as_str(), answer.into_inner().route_epoch), ("n1", 3));
+                own += 1;
+            }
+            Err(refused) => {
+                assert_eq!(Code::of(&refused), Code::NotOwner);
+                let of = |key| detail(&refused, key).unwrap();
+                assert_eq!((of("owner"), of("epoch"), owner.as_str()), ("n2".into(), "3".into(), "n2"));
+                others += 1;
+            }
+        }
+        let refused = stub.lookup(ask(4)).await.unwrap_err();
+        assert_eq!(Code::of(&refused), Code::NotOwner, "it may have lost the shard");
+    }
+    assert!(own > 0 && others > 0, "{own} own, {others} of others");
 }
 
 #[tokio::test(flavor = "multi_thread")]

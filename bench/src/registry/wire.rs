@@ -121,7 +121,7 @@ async fn unary(stubs: &[Stub], names: &Arc<Vec<String>>, length: Duration) -> Re
             let (mut random, mut count) = (Random(worker as u64), 0);
             while start.elapsed() < length {
                 let name = random.pick(&names).to_owned();
-                stub.lookup(with_deadline(LookupRequest { name }, DEADLINE)).await?;
+                stub.lookup(with_deadline(LookupRequest { name, ..Default::default() }, DEADLINE)).await?;
                 count += 1;
             }
             anyhow::Ok(count)

@@ -123,7 +123,7 @@ impl RegistryClient {
 
     /// One registration with what edges say of it.
     pub async fn lookup(&self, name: &str) -> Result<Registration, Error> {
-        let request = LookupRequest { name: name.to_owned() };
+        let request = LookupRequest { name: name.to_owned(), route_epoch: 0 };
         let call = |mut stub: Stub, left| {
             let request = with_deadline(request.clone(), left);
             async move { stub.lookup(request).await }

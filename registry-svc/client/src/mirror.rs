@@ -148,7 +148,7 @@ impl Follower {
         let resumed = self.position.take().filter(|position| is_at(position, instance));
         let from_revision = resumed.as_ref().map_or(0, |position| position.revision);
         let kind = self.kind.into();
-        let request = WatchRequest { from_revision, kind, local_origin_only: false, follower: String::new() };
+        let request = WatchRequest { from_revision, kind, ..Default::default() };
         let mut stream = self.client.watch(instance, request).await?;
         let mut view = View::new(resumed.is_some().then(|| self.shared.names.load_full()));
         if resumed.is_some() {
@@ -234,7 +234,7 @@ impl View {
                 self.names.remove(&removed.name);
             }
             Some(Event::Synced(_)) => self.complete = true,
-            Some(Event::Status(_)) | None => {}
+            Some(Event::Status(_) | Event::Progress(_)) | None => {}
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | `history` | what changed, in order, as far back as is kept |
 //! | `status` | what edges say of backends |
 //! | `check` | what may be registered |
+//! | `route` | which instance owns which shard |
 
 pub(crate) mod batch;
 pub(crate) mod check;
@@ -23,6 +24,7 @@ pub(crate) mod lease;
 pub(crate) mod merge;
 pub(crate) mod name;
 pub(crate) mod recent;
+pub(crate) mod route;
 pub(crate) mod shard;
 pub(crate) mod status;
 pub(crate) mod table;
