@@ -196,16 +196,18 @@ where
     let mut backoff = Backoff::random(Duration::from_millis(20), Duration::from_millis(500));
     channels.budget.deposit();
     let mut attempt = 1;
+    let mut maybe_applied = false;
     loop {
         let left = end.saturating_duration_since(channels.clock.now());
         let answer = tokio::time::timeout(left, make(channels.get(addr), left)).await;
         let failure = match answer {
             Ok(Ok(response)) => return Ok(response.into_inner()),
-            Ok(Err(status)) => status::settle(status),
+            Ok(Err(status)) => honest(status::settle(status), maybe_applied),
             Err(_) => {
                 return Err(status::outcome_unknown(format!("{addr}: no answer by the deadline")));
             }
         };
+        maybe_applied |= is_unknown(&failure);
         let pause = backoff.next();
         let left = end.saturating_duration_since(channels.clock.now());
         let repeat = attempt < policy.attempts && pause < left && may_repeat(&failure, policy.idempotent);
@@ -217,12 +219,22 @@ where
     }
 }
 
-fn may_repeat(status: &Status, idempotent: bool) -> bool {
+/// That the last attempt was not applied says nothing of an earlier one.
+fn honest(status: Status, maybe_applied: bool) -> Status {
     match status.code() {
-        Code::Unavailable => true,
-        Code::Unknown | Code::Cancelled => idempotent,
-        _ => false,
+        Code::Unavailable | Code::ResourceExhausted if maybe_applied => {
+            status::outcome_unknown(format!("{}; an earlier attempt may have been applied", status.message()))
+        }
+        _ => status,
     }
+}
+
+fn is_unknown(status: &Status) -> bool {
+    matches!(status.code(), Code::Unknown | Code::Cancelled)
+}
+
+fn may_repeat(status: &Status, idempotent: bool) -> bool {
+    status.code() == Code::Unavailable || (is_unknown(status) && idempotent)
 }
 
 #[cfg(test)]
@@ -238,5 +250,23 @@ mod tests {
             budget.deposit();
         }
         assert_eq!((0..100).filter(|_| budget.withdraw()).count(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unavailable_attempt_does_not_hide_that_an_earlier_one_may_have_been_applied() {
+        let channels = Channels::new(Arc::new(crate::net::TcpNet), Arc::new(crate::clock::SystemClock));
+        let policy = CallPolicy::idempotent(Duration::from_secs(2));
+        let outcome = async |statuses: [Status; 3]| {
+            let mut left = statuses.into_iter();
+            let make = |_, _| std::future::ready(Err::<Response<()>, _>(left.next().unwrap()));
+            call(&policy, &channels, "127.0.0.1:1", make).await.unwrap_err()
+        };
+        let refused = || status::unavailable("refused");
+        let broken = || status::outcome_unknown("broken");
+        let told = outcome([refused(), broken(), refused()]).await;
+        assert_eq!(status::reason(&told).as_deref(), Some("OUTCOME_UNKNOWN"));
+        assert_eq!(told.message(), "refused; an earlier attempt may have been applied");
+        let told = outcome([refused(), refused(), refused()]).await;
+        assert_eq!(status::reason(&told).as_deref(), Some("UNAVAILABLE"));
     }
 }
