@@ -1,11 +1,17 @@
 //! Names and help, once.
 
+use crate::store::Observed;
 use kit::metrics::{CALL_BUCKETS, Metrics as Registry};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 use proto::ids::ShardId;
+
+/// Buckets in seconds around the second after which an ended lease is gone.
+const OVERRUN_BUCKETS: [f64; 8] = [0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0];
+/// Buckets for the records of one transaction.
+const GROUP_BUCKETS: [f64; 9] = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Lookup {
@@ -33,12 +39,14 @@ pub(crate) struct Metrics {
     leases: Family<ShardLabel, Gauge>,
     tombstones: Family<ShardLabel, Gauge>,
     pub(crate) expired: Counter,
+    overrun: Histogram,
     pub(crate) watchers: Gauge,
     pub(crate) watchers_cut: Counter,
     pub(crate) following: Family<Peer, Gauge>,
     pub(crate) resyncs: Family<Peer, Counter>,
     pub(crate) facts_lost: Counter,
-    pub(crate) commit_seconds: Histogram,
+    commit_seconds: Histogram,
+    commit_records: Histogram,
 }
 
 /// `shard` as a label.
@@ -60,6 +68,11 @@ impl Metrics {
             leases: registry.family("swarm_registry_leases", "Leases granted here that have not ended"),
             tombstones: registry.family("swarm_registry_tombstones", "Freed names that are remembered"),
             expired: registry.counter("swarm_registry_expirations", "Names freed because their lease ended"),
+            overrun: registry.histogram(
+                "swarm_registry_lease_overrun_seconds",
+                "How long after its end the oldest ended lease of a sweep was freed",
+                OVERRUN_BUCKETS,
+            ),
             watchers: registry.gauge("swarm_registry_watchers", "Open watches"),
             watchers_cut: registry
                 .counter("swarm_registry_watchers_cut", "Watches cut because they fell behind"),
@@ -73,7 +86,17 @@ impl Metrics {
                 "Time of one transaction of the store",
                 CALL_BUCKETS,
             ),
+            commit_records: registry.histogram(
+                "swarm_registry_commit_records",
+                "Records that one transaction of the store made durable",
+                GROUP_BUCKETS,
+            ),
         }
+    }
+
+    /// What the store observes.
+    pub(crate) fn store(&self) -> Observed {
+        Observed { seconds: self.commit_seconds.clone(), records: self.commit_records.clone() }
     }
 
     pub(crate) fn lookup(&self, hit: bool) {
@@ -100,7 +123,9 @@ impl Metrics {
             deregisters: op("deregister"),
             renews: op("renew"),
             heard: op("follow"),
+            returned: op("return"),
             expired: self.expired.clone(),
+            overrun: self.overrun.clone(),
         }
     }
 }
@@ -115,5 +140,7 @@ pub(crate) struct ShardMetrics {
     pub(crate) deregisters: Counter,
     pub(crate) renews: Counter,
     pub(crate) heard: Counter,
+    pub(crate) returned: Counter,
     pub(crate) expired: Counter,
+    pub(crate) overrun: Histogram,
 }

@@ -39,14 +39,31 @@ pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
     let synced = ctx.readiness.condition("registry-peers");
     let metrics = Metrics::new(&ctx.metrics);
     let store = open_store(ctx, &metrics).await?;
-    let records = store.load()?;
+    let handle = assemble(&config, ctx, store, metrics)?;
+    serve(ctx, &handle);
+    let peers = Peers::new(ctx.clone(), handle.clone());
+    ctx.tasks.spawn("registry-peers", peers.run(synced, config.sync_wait));
+    ctx.tasks.spawn("registry-facts", events::publish(ctx.clone(), handle.clone()));
+    ctx.tasks.spawn("registry-janitor", janitor::run(ctx.clone(), handle, config));
+    ctx.announce.set(ctx.instance("registry"));
+    ready.met();
+    Ok(Running { addr: ctx.grpc_addr })
+}
 
+/// Starts the writers on what a store holds.
+pub(crate) fn assemble(
+    config: &Config,
+    ctx: &Context,
+    store: Arc<dyn Store>,
+    metrics: Metrics,
+) -> Result<Handle, Error> {
+    let route = config.shard_map().map_err(Error::Config)?;
     let table = Arc::new(Table::new(config.shards));
     let history = History::new(ctx.generation, config.history, config.history_bytes);
     let feed = Feed::new(table.clone(), history);
     let (queues, inboxes): (Vec<Queues>, Vec<Inbox>) =
         (0..config.shards).map(|_| queues(config.queue)).unzip();
-    let shards = restore(records, &config, ctx, &table, &feed);
+    let shards = restore(store.load()?, config, ctx, &table, &feed);
     for (shard, inbox) in shards.into_iter().zip(inboxes) {
         let id = shard.id();
         let driver = Driver {
@@ -63,10 +80,9 @@ pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
         };
         ctx.tasks.spawn("registry-shard", driver.run());
     }
-
-    let handle = Handle::new(Shared {
+    Ok(Handle::new(Shared {
         node: ctx.node.as_str().into(),
-        route: config.shard_map().map_err(Error::Config)?,
+        route,
         table,
         feed,
         queues,
@@ -77,15 +93,7 @@ pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
         reported: watch::Sender::new(0),
         clock: ctx.clock.clone(),
         metrics,
-    });
-    serve(ctx, &handle);
-    let peers = Peers::new(ctx.clone(), handle.clone());
-    ctx.tasks.spawn("registry-peers", peers.run(synced, config.sync_wait));
-    ctx.tasks.spawn("registry-facts", events::publish(ctx.clone(), handle.clone()));
-    ctx.tasks.spawn("registry-janitor", janitor::run(ctx.clone(), handle, config));
-    ctx.announce.set(ctx.instance("registry"));
-    ready.met();
-    Ok(Running { addr: ctx.grpc_addr })
+    }))
 }
 
 /// A node that was killed in this process may still be at its last transaction.
@@ -97,7 +105,7 @@ async fn open_store(ctx: &Context, metrics: &Metrics) -> Result<Arc<dyn Store>, 
     };
     let give_up = ctx.clock.now() + RELEASE;
     loop {
-        match RedbStore::open(&data.join("registry"), metrics.commit_seconds.clone()) {
+        match RedbStore::open(&data.join("registry"), metrics.store()) {
             Err(StoreError::Busy(_)) if ctx.clock.now() < give_up => tokio::time::sleep(RELEASE / 200).await,
             opened => return Ok(Arc::new(opened?)),
         }

@@ -2,12 +2,13 @@
 //! real one does, and redb.
 
 mod codec;
+mod header;
 mod memory;
 mod redb;
 
 pub(crate) use codec::Record;
 pub(crate) use memory::MemoryStore;
-pub(crate) use redb::RedbStore;
+pub(crate) use redb::{Observed, RedbStore};
 
 use crate::core::batch::Write;
 use async_trait::async_trait;
@@ -30,13 +31,21 @@ pub(crate) enum StoreError {
     Io(String),
     #[error("{0} is open in another node or process")]
     Busy(String),
-    #[error("format {found} is not known; this program reads format {}", codec::FORMAT)]
-    Format { found: u32 },
+    #[error("the store has {0}; this program reads formats {old} to {new}", old = header::OLDEST, new = header::FORMAT)]
+    Format(header::Header),
     #[error("the record of {name:?} is damaged: {what}")]
     Corrupt { name: String, what: String },
+    #[error("{0} is damaged outside of its records: {1}")]
+    Damaged(String, String),
     #[error("an earlier write failed")]
     Fenced,
 }
 
 #[cfg(test)]
 mod contract_test;
+#[cfg(test)]
+mod crash_test;
+#[cfg(test)]
+mod disk_test;
+#[cfg(test)]
+mod golden_test;

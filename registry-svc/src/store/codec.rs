@@ -1,12 +1,10 @@
-//! Records as bytes: a kind, a checksum, the protobuf message. A flipped bit is told, not served.
+//! Records as bytes: a kind, a checksum, the protobuf message. A flipped bit is told, not served,
+//! and so is a record that stands under the name of another one.
 
 use super::StoreError;
 use crate::core::batch::Write;
 use prost::Message as _;
 use proto::registry::{Registration, Removed};
-
-/// Version of the layout; a store of another one is refused.
-pub(crate) const FORMAT: u32 = 1;
 
 const PUT: u8 = 1;
 const TOMBSTONE: u8 = 2;
@@ -47,11 +45,15 @@ pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Record, StoreError> {
         return Err(corrupt("its checksum does not match"));
     }
     let broken = |error: prost::DecodeError| corrupt(&error.to_string());
-    match kind {
-        PUT => Registration::decode(body).map(|found| Record::Put(found.into())).map_err(broken),
-        TOMBSTONE => Removed::decode(body).map(Record::Tombstone).map_err(broken),
-        _ => Err(corrupt("its kind is unknown")),
+    let record = match kind {
+        PUT => Registration::decode(body).map(|found| Record::Put(found.into())).map_err(broken)?,
+        TOMBSTONE => Removed::decode(body).map(Record::Tombstone).map_err(broken)?,
+        _ => return Err(corrupt("its kind is unknown")),
+    };
+    if record.name() != name {
+        return Err(corrupt(&format!("it is the record of {:?}", record.name())));
     }
+    Ok(record)
 }
 
 fn seal(kind: u8, body: Vec<u8>) -> Vec<u8> {
@@ -84,5 +86,7 @@ mod tests {
             assert!(decode("time", &damaged).is_err(), "bit {bit}");
         }
         assert!(decode("time", &bytes[..4]).is_err());
+        let misplaced = decode("clock", &bytes).unwrap_err().to_string();
+        assert_eq!(misplaced, "the record of \"clock\" is damaged: it is the record of \"time\"");
     }
 }

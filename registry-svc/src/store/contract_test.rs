@@ -1,19 +1,14 @@
 //! What both stores promise, and what redb does when its disk fails.
 
-use super::{MemoryStore, Record, RedbStore, Store, StoreError};
-use crate::core::batch::Write;
-use kit::metrics::CALL_BUCKETS;
-use prometheus_client::metrics::histogram::Histogram;
-use proto::registry::{Registration, Removed};
-use redb::{ReadableDatabase as _, StorageBackend, backends::InMemoryBackend};
-use std::{
-    io,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+use super::{
+    MemoryStore, Observed, Record, RedbStore, Store, StoreError,
+    disk_test::{Call, Disk},
+    header::{FORMAT, Header},
 };
+use crate::{core::batch::Write, metrics::Metrics};
+use proto::registry::{Registration, Removed};
+use redb::ReadableDatabase as _;
+use std::{path::Path, sync::Arc};
 
 fn put(name: &str, version: u64) -> Write {
     Write::Put(Arc::new(Registration { name: name.into(), version, ..Default::default() }))
@@ -23,8 +18,8 @@ fn tombstone(name: &str, version: u64) -> Write {
     Write::Tombstone(Arc::new(Removed { name: name.into(), version, ..Default::default() }))
 }
 
-fn seconds() -> Histogram {
-    Histogram::new(CALL_BUCKETS)
+fn observed() -> Observed {
+    Metrics::new(&kit::Metrics::new()).store()
 }
 
 /// What is kept, as text.
@@ -70,7 +65,7 @@ async fn redb_store() {
 /// The writer thread lets go of the file a moment after the store is dropped.
 fn reopen(dir: &Path) -> RedbStore {
     for _ in 0..500 {
-        match RedbStore::open(dir, seconds()) {
+        match RedbStore::open(dir, observed()) {
             Ok(store) => return store,
             Err(StoreError::Busy(_)) => std::thread::yield_now(),
             Err(error) => panic!("{error}"),
@@ -80,17 +75,29 @@ fn reopen(dir: &Path) -> RedbStore {
     panic!("the store stays open");
 }
 
-#[tokio::test]
-async fn a_store_of_another_format_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let meta = redb::TableDefinition::<&str, u32>::new("meta");
-    let database = redb::Database::create(dir.path().join("names.redb")).unwrap();
-    let transaction = database.begin_write().unwrap();
-    transaction.open_table(meta).unwrap().insert("format", 9).unwrap();
+/// Says another header in a store.
+fn relabel(store: &RedbStore, format: u32, min_reader: u32) {
+    let transaction = store.database.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(redb::TableDefinition::<&str, u32>::new("meta")).unwrap();
+        meta.insert("format", format).unwrap();
+        meta.insert("min_reader", min_reader).unwrap();
+    }
     transaction.commit().unwrap();
-    drop(database);
-    let error = RedbStore::open(dir.path(), seconds()).err();
-    assert_eq!(error, Some(StoreError::Format { found: 9 }));
+}
+
+#[tokio::test]
+async fn a_store_for_later_readers_is_refused_and_one_that_was_only_added_to_is_read() {
+    let opened = async |format, min_reader| {
+        let disk = Disk::default();
+        let store = RedbStore::on(disk.clone(), observed()).unwrap();
+        store.commit(vec![put("a", 1)]).await.unwrap();
+        relabel(&store, format, min_reader);
+        RedbStore::on(Disk::of(disk.image()), observed())
+    };
+    assert_eq!(kept(&opened(FORMAT + 1, FORMAT).await.unwrap()), ["a=1"]);
+    let refused = Header { format: 9, min_reader: 8, writer: env!("CARGO_PKG_VERSION").into() };
+    assert_eq!(opened(9, 8).await.err(), Some(StoreError::Format(refused)));
 }
 
 #[tokio::test]
@@ -112,46 +119,13 @@ async fn a_damaged_record_is_told_and_not_served() {
     assert!(matches!(store.load(), Err(StoreError::Corrupt { name, .. }) if name == "time"));
 }
 
-/// A disk whose n-th sync fails, once.
-#[derive(Debug, Clone)]
-struct FailingSync {
-    disk: Arc<InMemoryBackend>,
-    until_failure: Arc<AtomicU32>,
-}
-
-impl StorageBackend for FailingSync {
-    fn len(&self) -> Result<u64, io::Error> {
-        self.disk.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.disk.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.disk.set_len(len)
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        match self.until_failure.fetch_sub(1, Ordering::SeqCst) {
-            1 => Err(io::Error::other("injected")),
-            _ => self.disk.sync_data(),
-        }
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.disk.write(offset, data)
-    }
-}
-
 #[tokio::test]
 async fn after_a_failed_sync_nothing_is_written_any_more() {
     let mut failures = 0;
     for nth in 1..40 {
-        let until_failure = Arc::new(AtomicU32::new(u32::MAX));
-        let backend = FailingSync { disk: Arc::default(), until_failure: until_failure.clone() };
-        let store = RedbStore::on(backend, seconds()).unwrap();
-        until_failure.store(nth, Ordering::SeqCst);
+        let disk = Disk::default();
+        let store = RedbStore::on(disk.clone(), observed()).unwrap();
+        disk.fail(Call::Sync, nth);
         let mut outcomes = Vec::new();
         for version in 0..12 {
             outcomes.push(store.commit(vec![put("time", version)]).await);
@@ -164,4 +138,51 @@ async fn after_a_failed_sync_nothing_is_written_any_more() {
         }
     }
     assert!(failures >= 10, "only {failures} failures were injected");
+}
+
+/// Prints; run it alone and with `--release`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a figure, not a check"]
+async fn figure_of_grouped_durable_registers() {
+    const CLIENTS: u64 = 512;
+    const EACH: u64 = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let context = kit::host::Context::for_test("n1");
+    let metrics = Metrics::new(&context.metrics);
+    let store = Arc::new(RedbStore::open(dir.path(), metrics.store()).unwrap());
+    let handle = crate::service::assemble(&crate::Config::default(), &context, store, metrics).unwrap();
+    let start = tokio::time::Instant::now();
+    let clients = (0..CLIENTS).map(|client| {
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            for n in 0..EACH {
+                let registration = Registration {
+                    name: format!("backend-{client:06}-{n:08}"),
+                    owner: "operator".into(),
+                    kind: proto::registry::Kind::Worker.into(),
+                    durability: proto::registry::Durability::Durable.into(),
+                    ..Default::default()
+                };
+                let request_id = format!("{client}-{n}");
+                let register = crate::core::command::Register {
+                    request_id,
+                    registration,
+                    replace: false,
+                    returns: false,
+                };
+                handle.register(register).await.unwrap();
+            }
+        })
+    });
+    futures::future::try_join_all(clients).await.unwrap();
+    let seconds = start.elapsed().as_secs_f64();
+    let text = context.metrics.encode();
+    let of =
+        |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().rsplit(' ').next().unwrap();
+    println!(
+        "{} durable registers by {CLIENTS} clients in {seconds:.2} s: {:.0}/s, {} transactions",
+        CLIENTS * EACH,
+        (CLIENTS * EACH) as f64 / seconds,
+        of("swarm_registry_commit_records_count"),
+    );
 }
