@@ -61,11 +61,22 @@ impl RegistryClient {
         registration: Registration,
         replace: bool,
     ) -> Result<RegisterResponse, Error> {
+        self.register_again(registration, replace, 0).await
+    }
+
+    /// The same for a registration whose lease the registry lost: before new work.
+    pub(crate) async fn register_again(
+        &self,
+        registration: Registration,
+        replace: bool,
+        lost_lease_id: u64,
+    ) -> Result<RegisterResponse, Error> {
         let request = RegisterRequest {
             request_id: ids::request_id(),
             ttl_ms: registration.ttl_ms,
             registration: Some(registration),
             replace,
+            lost_lease_id,
         };
         let call = |mut stub: Stub, left| {
             let request = with_deadline(request.clone(), left);
@@ -211,14 +222,19 @@ impl RegistryClient {
         F: FnMut(Stub, Duration) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
+        let mut unknown = false;
         let mut last = no_instance();
         for instance in self.candidates() {
             match self.at(&instance, &mut call).await {
-                Err(error) if error.is_transient() => last = error,
+                Err(error) if error.is_transient() => {
+                    unknown |= matches!(error, Error::Unknown(_));
+                    last = error;
+                }
                 settled => return settled,
             }
         }
-        Err(last)
+        // That the last instance did nothing says nothing of those before it.
+        Err(if unknown { Error::Unknown(last.to_string()) } else { last })
     }
 
     /// Every call may be repeated: reads, and writes by their request id or their value.

@@ -1,6 +1,7 @@
 //! Keeps ephemeral registrations alive for as long as it lives itself.
 
 use crate::{Error, RegistryClient};
+use futures::StreamExt as _;
 use proto::registry::{Durability, Registration};
 use rand::Rng as _;
 use std::{
@@ -15,8 +16,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Orders that may wait for the task.
 const ORDERS: usize = 256;
-/// A failed renewal is tried again after a tenth of the time to live, at least this.
+/// What failed is tried again after about a tenth of the time to live, within these: a registry
+/// that stood still lets its holders in for three seconds at least before it ends leases.
 const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Registrations that are under way together.
+const REGISTERING: usize = 64;
+/// Registrations between two looks at what is due for renewal.
+const REGISTERED_AT_ONCE: usize = 256;
 
 /// Renews leases in batches, each after a quarter to a third of its time to live, and registers
 /// again what the registry does not know any more (it restarted, or another instance answers
@@ -82,6 +89,8 @@ struct Kept {
     registration: Registration,
     // 0 = to be registered.
     lease_id: u64,
+    // The lease before that, of which the registry did not know.
+    lost_lease_id: u64,
     due: Instant,
 }
 
@@ -93,12 +102,13 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        let mut taken = Vec::new();
         loop {
             let next = self.kept.values().map(|kept| kept.due).min();
             tokio::select! {
-                order = orders.recv() => match order {
-                    Some(order) => self.obey(order),
-                    None => return,
+                count = orders.recv_many(&mut taken, ORDERS) => match count {
+                    0 => return,
+                    _ => taken.drain(..).for_each(|order| self.obey(order)),
                 },
                 () = sleep_until(next) => self.refresh().await,
             }
@@ -109,8 +119,8 @@ impl Task {
         match order {
             Order::Keep { registration, lease_id } => {
                 let due = if lease_id == 0 { Instant::now() } else { renewal(&registration) };
-                self.kept
-                    .insert(registration.name.clone(), Kept { registration: *registration, lease_id, due });
+                let kept = Kept { registration: *registration, lease_id, lost_lease_id: 0, due };
+                self.kept.insert(kept.registration.name.clone(), kept);
             }
             Order::Release { name } => {
                 self.kept.remove(&name);
@@ -133,15 +143,7 @@ impl Task {
         if !leases.is_empty() {
             self.renew(&leases).await;
         }
-        let bare: Vec<String> = self
-            .kept
-            .iter()
-            .filter(|(_, kept)| kept.lease_id == 0 && kept.due <= Instant::now())
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in bare {
-            self.register(&name).await;
-        }
+        self.register_bare().await;
     }
 
     async fn renew(&mut self, leases: &[u64]) {
@@ -150,34 +152,60 @@ impl Task {
         for kept in self.kept.values_mut().filter(|kept| asked.contains(&kept.lease_id)) {
             match &renewed {
                 Ok(renewed) if renewed.contains(&kept.lease_id) => kept.due = renewal(&kept.registration),
-                Ok(_) => (kept.lease_id, kept.due) = (0, Instant::now()),
+                Ok(_) => {
+                    (kept.lost_lease_id, kept.lease_id) = (kept.lease_id, 0);
+                    kept.due = Instant::now();
+                }
                 Err(_) => kept.due = Instant::now() + retry(&kept.registration),
             }
         }
     }
 
-    async fn register(&mut self, name: &str) {
+    /// Registers some of what has no lease.
+    async fn register_bare(&mut self) {
+        let now = Instant::now();
+        let bare = self.kept.values().filter(|kept| kept.lease_id == 0 && kept.due <= now);
+        let calls: Vec<_> = bare
+            .take(REGISTERED_AT_ONCE)
+            .map(|kept| {
+                let (client, lost) = (self.client.clone(), kept.lost_lease_id);
+                let registration = kept.registration.clone();
+                async move {
+                    let name = registration.name.clone();
+                    (name, client.register_again(registration, true, lost).await)
+                }
+            })
+            .collect();
+        let mut answers = futures::stream::iter(calls).buffer_unordered(REGISTERING);
+        while let Some((name, answer)) = answers.next().await {
+            self.registered(&name, answer.map(|answer| answer.lease_id));
+        }
+    }
+
+    fn registered(&mut self, name: &str, lease_id: Result<u64, Error>) {
         let Some(kept) = self.kept.get_mut(name) else {
             return;
         };
-        let answer = self.client.register(kept.registration.clone(), true).await;
-        let outcome = match answer {
-            Ok(answer) => {
-                (kept.lease_id, kept.due) = (answer.lease_id, renewal(&kept.registration));
-                Ok(())
+        match lease_id {
+            Ok(lease_id) => {
+                (kept.lease_id, kept.due) = (lease_id, renewal(&kept.registration));
+                self.found(name);
             }
             Err(error) => {
                 kept.due = Instant::now() + retry(&kept.registration);
-                Err(error)
-            }
-        };
-        match outcome {
-            Ok(()) => self.found(name),
-            Err(error) => {
-                tracing::warn!(name, %error, "a registration cannot be kept up");
-                self.lost.send_modify(|lost| drop(lost.insert(name.to_owned(), error)));
+                self.missed(name, error);
             }
         }
+    }
+
+    /// Told once until it is found again.
+    fn missed(&self, name: &str, error: Error) {
+        self.lost.send_modify(|lost| {
+            let words = error.to_string();
+            if lost.insert(name.to_owned(), error).is_none() {
+                tracing::warn!(name, error = words, "a registration cannot be kept up");
+            }
+        });
     }
 
     fn found(&self, name: &str) {
@@ -195,8 +223,10 @@ fn renewal(registration: &Registration) -> Instant {
     Instant::now() + ttl(registration).mul_f64(part)
 }
 
+/// Half to all of its length: many keepers spread.
 fn retry(registration: &Registration) -> Duration {
-    (ttl(registration) / 10).max(RETRY_MIN)
+    let most = (ttl(registration) / 10).clamp(RETRY_MIN, RETRY_MAX);
+    most.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
 async fn sleep_until(due: Option<Instant>) {
