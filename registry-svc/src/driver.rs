@@ -1,5 +1,5 @@
 //! One writer per shard: takes what waits, decides it in order, makes it durable with one
-//! group commit, publishes it, and answers.
+//! group commit, publishes it, and answers. Leases are renewed also while the disk is slow.
 
 use crate::{
     core::{
@@ -20,10 +20,13 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Commands decided together.
 const BATCH_MAX: usize = 256;
+/// New ones of them while registrations come again: new work goes on, behind them.
+const BEHIND_MAX: usize = 64;
 
 type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 
-/// An answer and a revision at which it can be seen.
+/// An answer, and the revision of the registration that it tells of or, where none was written,
+/// one at which it can be seen.
 pub(crate) type At<T> = (T, u64);
 
 pub(crate) enum Command {
@@ -49,17 +52,22 @@ pub(crate) struct Queues {
     /// Apart, and taken first: after an outage leases are saved before new work is taken
     /// (RELIABILITY F23).
     pub(crate) renewals: mpsc::Sender<Renew>,
+    /// Registrations that come again because the registry lost their leases, next.
+    pub(crate) returning: mpsc::Sender<Command>,
 }
 
 pub(crate) struct Inbox {
     commands: mpsc::Receiver<Command>,
     renewals: mpsc::Receiver<Renew>,
+    returning: mpsc::Receiver<Command>,
 }
 
 pub(crate) fn queues(limit: usize) -> (Queues, Inbox) {
     let (commands, commands_in) = mpsc::channel(limit);
     let (renewals, renewals_in) = mpsc::channel(limit);
-    (Queues { commands, renewals }, Inbox { commands: commands_in, renewals: renewals_in })
+    let (returning, returning_in) = mpsc::channel(limit);
+    let inbox = Inbox { commands: commands_in, renewals: renewals_in, returning: returning_in };
+    (Queues { commands, renewals, returning }, inbox)
 }
 
 /// The writer of one shard.
@@ -92,18 +100,35 @@ impl Driver {
         loop {
             let mut commands = Vec::new();
             tokio::select! {
-                count = self.inbox.commands.recv_many(&mut commands, BATCH_MAX) => if count == 0 { return Ok(()) },
-                Some(renew) = self.inbox.renewals.recv() => self.renew(renew),
-                () = sleep_until(self.shard.next_end()) => {}
-                // What was taken in is finished; then the queue is empty and closed.
+                biased;
+                // What was taken in is finished; then the queues are empty and closed.
                 () = self.shutdown.wait(), if !closing => {
                     closing = true;
                     self.inbox.commands.close();
+                    self.inbox.returning.close();
                     continue;
                 }
+                Some(renew) = self.inbox.renewals.recv() => self.renew(renew, &Batch::default()),
+                Some(first) = self.inbox.returning.recv() => self.gather(first, &mut commands),
+                count = self.inbox.commands.recv_many(&mut commands, BATCH_MAX) => if count == 0 { return Ok(()) },
+                () = sleep_until(self.shard.next_end()) => {}
             }
             self.renew_waiting();
             self.step(commands).await?;
+        }
+    }
+
+    /// What comes again, then some of what is new.
+    fn gather(&mut self, first: Command, commands: &mut Vec<Command>) {
+        commands.push(first);
+        while commands.len() < BATCH_MAX
+            && let Ok(next) = self.inbox.returning.try_recv()
+        {
+            commands.push(next);
+        }
+        self.metrics.returned.inc_by(commands.len() as u64);
+        for _ in 0..BEHIND_MAX {
+            commands.extend(self.inbox.commands.try_recv());
         }
     }
 
@@ -111,7 +136,7 @@ impl Driver {
     fn renew_waiting(&mut self) {
         for _ in 0..self.inbox.renewals.len() {
             if let Ok(renew) = self.inbox.renewals.try_recv() {
-                self.renew(renew);
+                self.renew(renew, &Batch::default());
             }
         }
     }
@@ -119,22 +144,49 @@ impl Driver {
     async fn step(&mut self, commands: Vec<Command>) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         let answers = self.decide(commands, &mut batch);
-        let swept_from = batch.changes.len();
-        self.shard.sweep(&mut batch, self.clock.now());
-        self.metrics.expired.inc_by((batch.changes.len() - swept_from) as u64);
-        let writes = std::mem::take(&mut batch.writes);
-        if !writes.is_empty()
-            && let Err(error) = self.store.commit(writes).await
-        {
+        self.sweep(&mut batch);
+        if let Err(error) = self.commit(&mut batch).await {
             tracing::error!(shard = self.id.0, %error, "the store failed");
             refuse(answers, &error);
             return Err(error);
         }
+        let (versions, count) = (batch.versions(), batch.changes.len() as u64);
         let head = self.feed.publish(batch.changes);
         self.count();
+        let revisions = Revisions { versions, first: head + 1 - count, head };
         for answer in answers {
-            answer.send(head);
+            answer.send(&revisions);
         }
+        Ok(())
+    }
+
+    fn sweep(&mut self, batch: &mut Batch) {
+        let now = self.clock.now();
+        let (before, overdue) = (batch.changes.len(), self.shard.overdue(now));
+        self.shard.sweep(batch, now);
+        let expired = batch.changes.len() - before;
+        if let Some(overdue) = overdue.filter(|_| expired > 0) {
+            self.metrics.expired.inc_by(expired as u64);
+            self.metrics.overrun.observe(overdue.as_secs_f64());
+        }
+    }
+
+    /// Waits for the disk, and lets renewals in meanwhile: a slow disk ends no lease. The leases
+    /// of the batch count from its end, when their answers leave.
+    async fn commit(&mut self, batch: &mut Batch) -> Result<(), StoreError> {
+        let writes = std::mem::take(&mut batch.writes);
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let store = self.store.clone();
+        let mut committed = store.commit(writes);
+        loop {
+            tokio::select! {
+                outcome = &mut committed => break outcome?,
+                Some(renew) = self.inbox.renewals.recv() => self.renew(renew, batch),
+            }
+        }
+        self.shard.answered(&batch.granted, self.clock.now());
         Ok(())
     }
 
@@ -188,11 +240,11 @@ impl Driver {
         }
     }
 
-    fn renew(&mut self, renew: Renew) {
+    /// `batch` is what is pending.
+    fn renew(&mut self, renew: Renew, batch: &Batch) {
         let now = self.clock.now();
         self.metrics.renews.inc_by(renew.lease_ids.len() as u64);
-        // Nothing is pending between two batches.
-        let answer = self.shard.renew(&renew.lease_ids, &renew.owner, &Batch::default(), now);
+        let answer = self.shard.renew(&renew.lease_ids, &renew.owner, batch, now);
         let _ = renew.reply.send(answer);
     }
 
@@ -209,12 +261,33 @@ impl Driver {
     }
 }
 
+/// Where a batch stands in the history.
+struct Revisions {
+    // As `Batch::versions`.
+    versions: Vec<(u64, usize)>,
+    // Of its first change.
+    first: u64,
+    head: u64,
+}
+
+impl Revisions {
+    /// Of the change that wrote a version, or a later one when that was before the batch.
+    fn of(&self, version: u64) -> u64 {
+        match self.versions.binary_search_by_key(&version, |(version, _)| *version) {
+            Ok(at) => self.versions.get(at).map_or(self.head, |(_, place)| self.first + *place as u64),
+            Err(_) => self.head,
+        }
+    }
+}
+
 impl Answer {
     // Whoever asked may have gone; the write stands.
-    fn send(self, head: u64) {
+    fn send(self, revisions: &Revisions) {
         match self {
-            Answer::Registered(reply, registered) => drop(reply.send(Ok((registered, head)))),
-            Answer::Deregistered(reply) => drop(reply.send(Ok(((), head)))),
+            Answer::Registered(reply, registered) => {
+                drop(reply.send(Ok((registered, revisions.of(registered.version)))));
+            }
+            Answer::Deregistered(reply) => drop(reply.send(Ok(((), revisions.head)))),
             Answer::Heard(reply) => drop(reply.send(Ok(()))),
         }
     }
@@ -247,82 +320,5 @@ async fn sleep_until(due: Option<Instant>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        core::{batch::Write, history::History, shard::Bounds},
-        metrics::Metrics,
-        store::Record,
-    };
-    use async_trait::async_trait;
-    use kit::clock::SystemClock;
-    use proto::registry::{Durability, Kind, Registration};
-    use rand::{SeedableRng as _, rngs::StdRng};
-
-    struct BrokenDisk;
-
-    #[async_trait]
-    impl Store for BrokenDisk {
-        fn load(&self) -> Result<Vec<Record>, StoreError> {
-            Ok(Vec::new())
-        }
-
-        async fn commit(&self, _writes: Vec<Write>) -> Result<(), StoreError> {
-            Err(StoreError::Io("injected".into()))
-        }
-    }
-
-    fn driver(inbox: Inbox, store: Arc<dyn Store>) -> Driver {
-        let table = Arc::new(Table::new(1));
-        let bounds = Bounds { tombstones: 10, recent: 10 };
-        let rng = StdRng::seed_from_u64(1);
-        Driver {
-            id: ShardId(0),
-            shard: Shard::new(ShardId(0), "n1".into(), table.clone(), 0, bounds, rng),
-            inbox,
-            store,
-            feed: Feed::new(table.clone(), History::new(1, 10, 1 << 20)),
-            table,
-            max_registrations: 10,
-            clock: Arc::new(SystemClock),
-            shutdown: Shutdown::new(),
-            metrics: Metrics::new(&kit::Metrics::new()).shard(ShardId(0)),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_failed_disk_makes_the_write_unknown_shows_it_to_nobody_and_ends_the_writer() {
-        let (queues, inbox) = queues(10);
-        let driver = driver(inbox, Arc::new(BrokenDisk));
-        let (table, feed) = (driver.table.clone(), driver.feed.clone());
-        let head = feed.head();
-        let registration = Registration {
-            name: "a".into(),
-            owner: "o".into(),
-            kind: Kind::Worker.into(),
-            durability: Durability::Durable.into(),
-            ..Default::default()
-        };
-        let register = Register { request_id: String::new(), registration, replace: false };
-        let (reply, answer) = oneshot::channel();
-        queues.commands.try_send(Command::Register(register.into(), reply)).ok().unwrap();
-        assert_eq!(driver.run().await, Err(StoreError::Io("injected".into())));
-        assert!(matches!(answer.await, Ok(Err(Failure::StoreUnsure(why))) if why == "injected"));
-        assert!(table.get("a").is_none());
-        assert_eq!(feed.head(), head);
-    }
-
-    #[tokio::test]
-    async fn what_was_taken_in_is_finished_at_the_shutdown() {
-        let (queues, inbox) = queues(10);
-        let driver = driver(inbox, Arc::new(crate::store::MemoryStore::default()));
-        driver.shutdown.trigger();
-        let (reply, answer) = oneshot::channel();
-        let command =
-            Deregister { request_id: String::new(), name: "a".into(), owner: "o".into(), force: false };
-        queues.commands.try_send(Command::Deregister(command, reply)).ok().unwrap();
-        assert_eq!(driver.run().await, Ok(()));
-        assert!(matches!(answer.await, Ok(Err(Failure::Refused(Refusal::NotFound { .. })))));
-        assert!(queues.commands.is_closed());
-    }
-}
+#[path = "driver_tests.rs"]
+mod tests;

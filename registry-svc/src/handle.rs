@@ -107,7 +107,9 @@ impl Handle {
 
     pub(crate) async fn register(&self, register: Register) -> Result<At<Registered>, Failure> {
         let name = register.registration.name.clone();
-        self.ask(&name, |reply| Command::Register(Box::new(register), reply)).await
+        let returns = register.returns;
+        let command = |reply| Command::Register(Box::new(register), reply);
+        if returns { self.ask_again(&name, command).await } else { self.ask(&name, command).await }
     }
 
     pub(crate) async fn deregister(&self, deregister: Deregister) -> Result<At<()>, Failure> {
@@ -244,6 +246,20 @@ impl Handle {
             Err(TrySendError::Closed(_)) => return Err(Failure::ShuttingDown),
         }
         // The writer ended with the command in its queue or in its hands.
+        let ended = || Failure::StoreUnsure("the shard's writer has ended".into());
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// What comes again waits for its place instead of being refused.
+    async fn ask_again<T>(
+        &self,
+        name: &str,
+        command: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Command,
+    ) -> Result<T, Failure> {
+        let shard = usize::from(self.shared.table.shard_of(name).0);
+        let queues = self.shared.queues.get(shard).ok_or(Failure::ShuttingDown)?;
+        let (reply, answer) = oneshot::channel();
+        queues.returning.send(command(reply)).await.map_err(|_| Failure::ShuttingDown)?;
         let ended = || Failure::StoreUnsure("the shard's writer has ended".into());
         answer.await.unwrap_or_else(|_| Err(ended()))
     }

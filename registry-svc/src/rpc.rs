@@ -152,7 +152,7 @@ impl RegistryService for Handler {
 
 impl Handler {
     fn decode_register(&self, request: RegisterRequest) -> Result<Register, Failure> {
-        let RegisterRequest { request_id, registration, ttl_ms, replace } = request;
+        let RegisterRequest { request_id, registration, ttl_ms, replace, lost_lease_id } = request;
         check_request_id(&request_id)?;
         let mut registration = registration.ok_or(Malformed::Missing { field: "registration" })?;
         if registration.durability() == Durability::Ephemeral {
@@ -162,7 +162,8 @@ impl Handler {
         }
         registration.registered_at_ms = self.handle.clock().timestamp().0;
         check::check(&registration)?;
-        Ok(Register { request_id, registration, replace })
+        let returns = lost_lease_id != 0 && registration.durability() == Durability::Ephemeral;
+        Ok(Register { request_id, registration, replace, returns })
     }
 }
 

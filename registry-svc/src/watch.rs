@@ -15,8 +15,9 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tonic::Status;
 
-/// Events or registrations taken at once.
-const CHUNK: usize = 256;
+/// Events or registrations taken at once: what a watcher that does not read holds, beside the
+/// windows of its stream.
+const CHUNK: usize = 64;
 /// `progress` is not sent more often.
 const PROGRESS_MIN: Duration = Duration::from_millis(50);
 

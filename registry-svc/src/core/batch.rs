@@ -24,10 +24,27 @@ pub(crate) enum Write {
 pub(crate) struct Batch {
     pub(crate) changes: Vec<Decided>,
     pub(crate) writes: Vec<Write>,
+    /// Leases that its answers tell of.
+    pub(crate) granted: Vec<u64>,
     pub(super) pending: BTreeMap<Name, Option<Arc<Registration>>>,
 }
 
 impl Batch {
+    /// The versions of its registrations as they came, each higher than the one before, with
+    /// their places among the changes.
+    pub(crate) fn versions(&self) -> Vec<(u64, usize)> {
+        let mut versions: Vec<(u64, usize)> = Vec::new();
+        for (place, change) in self.changes.iter().enumerate() {
+            // A writer's own versions always rise; what a peer sent may not.
+            if let Decided::Put(registration) = change
+                && versions.last().is_none_or(|(last, _)| registration.version > *last)
+            {
+                versions.push((registration.version, place));
+            }
+        }
+        versions
+    }
+
     pub(super) fn put(&mut self, registration: Registration, was_durable: bool) {
         let registration = Arc::new(registration);
         if registration.durability() == Durability::Durable {

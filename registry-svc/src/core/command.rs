@@ -15,6 +15,8 @@ pub(crate) struct Register {
     /// Name, kind, owner, labels, spec, durability, ttl_ms and registered_at_ms; checked.
     pub(crate) registration: Registration,
     pub(crate) replace: bool,
+    /// Its holder had a lease of it that the registry has forgotten.
+    pub(crate) returns: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -1,18 +1,21 @@
 //! Who lives until when. Time is the caller's monotonic clock.
 //!
 //! A lease never ends before its time to live has passed since the last renewal (RELIABILITY
-//! ND6). It is asked for its end at least every [`LATE`], so it is gone within a second after.
+//! ND6). The driver sweeps when the next one ends, so it is gone within a second after. A sweep
+//! that comes later than that finds that this process stood still, and then nobody could renew:
+//! the holders are let in first (F23).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-/// Later than this a sweep means that the process stood still (frozen, starved, a slow disk):
-/// renewals may be waiting in its queues, and are let in first.
-pub(crate) const LATE: Duration = Duration::from_millis(500);
-/// How long they are let in.
-pub(crate) const GRACE: Duration = Duration::from_millis(400);
+/// Later than this a sweep means that the process stood still (frozen, starved, a slow disk).
+pub(crate) const LATE: Duration = Duration::from_millis(900);
+/// For how long holders are let in after a standstill: a third of their time to live, in which
+/// each of them renews or repeats a renewal that failed, within these.
+const GRACE_MIN: Duration = Duration::from_secs(3);
+const GRACE_MAX: Duration = Duration::from_secs(10);
 
 /// Leases by key, each with a value.
 #[derive(Debug, Clone)]
@@ -71,6 +74,12 @@ impl<K: Ord + Clone, V> Leases<K, V> {
         Some(self.hold.map_or(*end, |hold| hold.max(*end)))
     }
 
+    /// How long ago the first lease that is still here ended.
+    pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
+        let (end, _) = self.by_end.first()?;
+        now.checked_duration_since(*end)
+    }
+
     /// Takes out the leases that have ended.
     pub(crate) fn expired(&mut self, now: Instant) -> Vec<(K, V)> {
         if self.must_hold(now) {
@@ -85,7 +94,7 @@ impl<K: Ord + Clone, V> Leases<K, V> {
         expired
     }
 
-    /// A late sweep waits once for the renewals that arrived while the process stood still.
+    /// A late sweep waits once for the holders.
     fn must_hold(&mut self, now: Instant) -> bool {
         match self.hold {
             Some(hold) if now < hold => true,
@@ -94,11 +103,17 @@ impl<K: Ord + Clone, V> Leases<K, V> {
                 false
             }
             None => {
-                let late = self.by_end.first().is_some_and(|(end, _)| now > *end + LATE);
-                self.hold = late.then(|| now + GRACE);
+                let late = self.overdue(now).is_some_and(|overdue| overdue > LATE);
+                self.hold = late.then(|| now + self.grace(now));
                 late
             }
         }
+    }
+
+    fn grace(&self, now: Instant) -> Duration {
+        let overdue = self.by_end.iter().take_while(|(end, _)| *end <= now);
+        let ttls = overdue.filter_map(|(_, key)| self.by_key.get(key)).map(|lease| lease.ttl);
+        (ttls.max().unwrap_or_default() / 3).clamp(GRACE_MIN, GRACE_MAX)
     }
 }
 
@@ -136,11 +151,24 @@ mod tests {
         leases.grant(1, (), SECOND, t);
         leases.grant(2, (), SECOND, t);
         let woken = t + SECOND * 30;
-        assert!(keys(leases.expired(woken)).is_empty(), "renewals may wait in the queues");
-        assert_eq!(leases.next_end(), Some(woken + GRACE));
-        leases.renew(&1, woken);
-        assert_eq!(keys(leases.expired(woken + GRACE)), [2]);
-        assert_eq!(keys(leases.expired(woken + SECOND)), [1]);
+        assert!(keys(leases.expired(woken)).is_empty(), "holders may be about to renew");
+        assert_eq!(leases.next_end(), Some(woken + GRACE_MIN));
+        leases.renew(&1, woken + GRACE_MIN - SECOND / 2);
+        assert_eq!(keys(leases.expired(woken + GRACE_MIN)), [2]);
+        assert_eq!(keys(leases.expired(woken + GRACE_MIN + SECOND / 2)), [1]);
+    }
+
+    #[test]
+    fn a_standstill_gives_each_holder_a_third_of_its_time_within_bounds() {
+        for (ttl, grace) in [(1, GRACE_MIN), (15, SECOND * 5), (3600, GRACE_MAX)] {
+            let (t, mut leases) = (start(), Leases::new());
+            leases.grant(1, (), SECOND, t);
+            leases.grant(2, (), SECOND * ttl, t);
+            let woken = t + SECOND * (ttl + 2);
+            assert!(leases.expired(woken).is_empty());
+            assert_eq!(leases.next_end(), Some(woken + grace), "{ttl} s");
+            assert_eq!(leases.expired(woken + grace).len(), 2, "it waits once");
+        }
     }
 
     #[test]

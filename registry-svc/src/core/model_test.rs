@@ -78,7 +78,7 @@ fn ephemeral(name: &str, owner: &str) -> Registration {
 }
 
 fn register(registration: Registration, replace: bool) -> Register {
-    Register { request_id: String::new(), registration, replace }
+    Register { request_id: String::new(), registration, replace, returns: false }
 }
 
 fn deregister(name: &str, owner: &str, force: bool) -> Deregister {

@@ -157,6 +157,7 @@ impl Shard {
     ) -> Registered {
         let held_here = live.origin == *self.origin && live.ttl_ms == wanted.ttl_ms;
         if held_here && self.leases.renew(&live.lease_id, now).is_some() {
+            batch.granted.push(live.lease_id);
             return Registered { lease_id: live.lease_id, version: live.version, created: false };
         }
         Registered { created: false, ..self.write(wanted, Some(live), batch, now) }
@@ -180,6 +181,7 @@ impl Shard {
             registration.lease_id = self.new_lease_id();
             let ttl = Duration::from_millis(registration.ttl_ms);
             self.leases.grant(registration.lease_id, name.clone(), ttl, now);
+            batch.granted.push(registration.lease_id);
         } else {
             registration.ttl_ms = 0;
         }
@@ -257,6 +259,19 @@ impl Shard {
             Heard::OriginUp(origin) => self.origin_up(&origin, batch),
         }
         Ok(())
+    }
+
+    /// Lets leases count from now on: their answers leave only now.
+    pub(crate) fn answered(&mut self, granted: &[u64], now: Instant) {
+        for id in granted {
+            // What was freed again since is not there any more.
+            self.leases.renew(id, now);
+        }
+    }
+
+    /// How long ago the first of what [`Shard::sweep`] frees ended.
+    pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
+        self.leases.overdue(now).into_iter().chain(self.orphans.overdue(now)).max()
     }
 
     /// Frees what has ended: own leases, and names of dead origins.
