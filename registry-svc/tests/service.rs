@@ -297,9 +297,16 @@ async fn facts_reach_the_bus_and_metrics_are_named() {
     let fact = tokio::time::timeout(SOON, facts.next()).await.unwrap().unwrap();
     assert_eq!(fact.subject, "swarm.v1.local.registry.registration.put");
     let metrics = context.metrics.encode();
-    for name in
-        ["swarm_registry_shard_keys{shard=\"15\"}", "swarm_registry_shard_ops_total", "swarm_registry_leases"]
-    {
+    for name in [
+        "swarm_registry_shard_keys{shard=\"15\"}",
+        "swarm_registry_shard_ops_total{shard=\"0\",op=\"return\"}",
+        "swarm_registry_leases",
+        "swarm_registry_expirations_total",
+        "swarm_registry_lease_overrun_seconds_bucket",
+        "swarm_registry_watchers_cut_total",
+        "swarm_registry_commit_duration_seconds_bucket",
+        "swarm_registry_commit_records_bucket",
+    ] {
         assert!(metrics.contains(name), "{name} is missing");
     }
     served.shutdown();

@@ -3,7 +3,11 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+pub(crate) mod process;
+pub(crate) mod proxy;
+
 use kit::{
+    clock::{Clock, SystemClock},
     config::{DataDir, NodeConfig},
     directory::{Directory, DirectoryWriter, Instance, State},
     host::{Host, Parts, Served},
@@ -15,7 +19,7 @@ use proto::registry::{
 };
 use registry_client::RegistryClient;
 use registry_svc::{Config, start};
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use tonic::transport::Channel;
 
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -27,13 +31,16 @@ pub(crate) struct Cluster {
     nodes: Mutex<BTreeMap<String, Served>>,
     disks: tempfile::TempDir,
     config: Config,
+    /// Of the nodes that are started from now on.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Cluster {
     pub(crate) fn new(config: Config) -> Self {
         let (writer, directory) = Directory::channel();
         let disks = tempfile::tempdir().unwrap();
-        Self { writer, directory, instances: Mutex::default(), nodes: Mutex::default(), disks, config }
+        let (instances, nodes) = (Mutex::default(), Mutex::default());
+        Self { writer, directory, instances, nodes, disks, config, clock: Arc::new(SystemClock) }
     }
 
     /// A cluster of n1, n2 and so on.
@@ -49,7 +56,8 @@ impl Cluster {
     pub(crate) async fn start(&self, name: &str) {
         let config =
             NodeConfig { data: DataDir::Path(self.disks.path().join(name)), ..NodeConfig::for_test(name) };
-        let parts = Parts { directory: Some(self.directory.clone()), ..Parts::default() };
+        let clock = self.clock.clone();
+        let parts = Parts { directory: Some(self.directory.clone()), clock, ..Parts::default() };
         let host = Host::bind(&config, parts).await.unwrap();
         start(self.config.clone(), host.context()).await.unwrap();
         let instance = host.context().instance("registry");
