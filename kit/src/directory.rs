@@ -108,10 +108,20 @@ impl DirectoryWriter {
     }
 
     /// Shows this node's own announcements and nothing else, for ever: the directory of a
-    /// node that runs without gossip.
-    pub async fn follow(self, mut announce: Announce) {
+    /// node that runs alone.
+    pub async fn follow(self, announce: Announce) {
+        self.follow_beside(Vec::new(), announce).await;
+    }
+
+    /// Shows this node's own announcements beside a list that never changes, for ever: the
+    /// directory of a node without gossip. What it announces itself it knows better.
+    pub async fn follow_beside(self, listed: Vec<Instance>, mut announce: Announce) {
         loop {
-            self.set(announce.current());
+            let own = announce.current();
+            let is_own =
+                |other: &Instance| own.iter().any(|i| (&i.service, &i.name) == (&other.service, &other.name));
+            let others = listed.iter().filter(|other| !is_own(other)).cloned();
+            self.set(others.chain(own.iter().cloned()).collect());
             announce.changed().await;
         }
     }
@@ -206,5 +216,19 @@ mod tests {
         announce.remove("registry", "n1");
         directory.changed().await;
         assert!(directory.all().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_static_list_stands_beside_what_the_node_announces_itself() {
+        let (writer, mut directory) = Directory::channel();
+        let announce = Announce::new();
+        let listed = vec![instance("registry", "n1"), instance("edge", "e1")];
+        tokio::spawn(writer.follow_beside(listed, announce.clone()));
+        directory.changed().await;
+        assert_eq!(directory.all().len(), 2);
+        announce.set(Instance { generation: 7, ..instance("edge", "e1") });
+        directory.changed().await;
+        let generations: Vec<_> = directory.all().iter().map(|i| (i.name.clone(), i.generation)).collect();
+        assert_eq!(generations, [("e1".into(), 7), ("n1".into(), 1)]);
     }
 }

@@ -3,6 +3,7 @@
 //! Names are given in full without `_total` (the encoder adds it to counters):
 //! `swarm_<service>_<noun>_<unit>`. Help is a sentence without a full stop (it is added).
 
+use crate::flags::Families;
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -11,7 +12,12 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use std::{collections::BTreeSet, fmt, hash::Hash, sync::Arc, sync::atomic::AtomicU64};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    hash::Hash,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
+};
 
 pub use prometheus_client;
 
@@ -33,6 +39,7 @@ pub type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 #[derive(Clone, Default)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    shadow: Arc<OnceLock<Families>>,
 }
 
 impl Metrics {
@@ -112,6 +119,11 @@ impl Metrics {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         family.get_or_create_owned(&labels).set(1);
         self.register(name, help, family);
+    }
+
+    /// What flags in shadow count, registered once however many there are.
+    pub(crate) fn shadow(&self) -> Families {
+        self.shadow.get_or_init(|| Families::new(self)).clone()
     }
 
     /// Everything in the OpenMetrics text format.

@@ -81,6 +81,21 @@ fn candidates(name: &str) -> Vec<PathBuf> {
     candidates
 }
 
+/// A service's binary checks its flags at the start: gates that are wrong end it with exit code 78
+/// and words that say how.
+///
+/// # Panics
+/// When it does not.
+pub fn refuses_gates(binary: &str, gates: &str, how: &str) {
+    let mut command = std::process::Command::new(binary);
+    command.args(["--data", ":memory:", "--admin", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]);
+    let output = command.env(crate::flags::GATES, gates).output();
+    let output = output.unwrap_or_else(|error| panic!("{binary}: {error}"));
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{words}");
+    assert!(words.contains(how), "{words}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

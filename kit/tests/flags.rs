@@ -229,10 +229,13 @@ fn a_handle_follows_changes_and_splits_by_key() {
         let context = EvalContext::key(key);
         assert_eq!(handle.evaluate(&context), flags.variant("shards", &context));
     }
+    assert_eq!(handle.place_for_all(), None);
+    assert!(handle.reaches("on") && handle.reaches("off") && !handle.reaches("shadow"));
     let missing = handle.evaluate(&EvalContext::NOBODY);
     assert_eq!((&*missing.variant, missing.error), ("off", Some(EvalError::TargetingKeyMissing)));
     set(&flags, "shards", "on");
     assert!(handle.is("on", &EvalContext::NOBODY));
+    assert_eq!((handle.place_for_all(), handle.reaches("off")), (Some(2), false));
 }
 
 #[test]
@@ -266,10 +269,14 @@ fn a_wildcard_switch_is_known_under_any_name() {
     let flags = Flags::in_memory(Gates::default(), Arc::new(SystemClock));
     flags.define(definitions()).unwrap();
     let (time, git) = (flags.handle("kill.backend.time"), flags.handle("kill.backend.git"));
-    assert!(time.is("off", &EvalContext::NOBODY));
+    let backends = flags.switches("kill.backend.");
+    assert!(time.is("off", &EvalContext::NOBODY) && !backends.thrown("time"));
     flags.change_blocking(&change("kill.backend.time", Setting::Kill)).unwrap();
     assert!(time.is("on", &EvalContext::NOBODY) && git.is("off", &EvalContext::NOBODY));
+    assert!(backends.thrown("time") && !backends.thrown("git") && !backends.thrown("tim"));
     assert_eq!(asked(&flags, "kill.backend.time"), ("on".into(), Source::Kill));
+    flags.change_blocking(&change("kill.backend.time", Setting::Revive)).unwrap();
+    assert!(!backends.thrown("time"), "at once");
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub const RENEWAL: Duration = Duration::from_secs(1);
 const SERVICE: &str = "swarm.gossip.v1.GossipService";
 
 /// Feeds the directory as the configuration says, until the node stops:
+/// * from `node.members`, a list that never changes, beside the node's own announcements;
 /// * from `node.gossip_endpoints`;
 /// * without any, from the gossip-svc in this process (it must be started before this call);
 /// * without that either, from the node's own announcements: it is alone.
@@ -39,12 +40,13 @@ pub fn follow(
     writer: DirectoryWriter,
 ) -> impl Future<Output = ()> + Send + use<> {
     let mut endpoints = config.gossip_endpoints.clone();
-    if endpoints.is_empty() && ctx.rpc.names().contains(&SERVICE) {
+    let listed: Vec<_> = config.members.iter().map(|member| member.instance(&config.zone)).collect();
+    if listed.is_empty() && endpoints.is_empty() && ctx.rpc.names().contains(&SERVICE) {
         endpoints.push(ctx.grpc_addr.to_string());
     }
     let shutdown = ctx.shutdown.clone();
     let alone = if endpoints.is_empty() {
-        Some(writer.follow(ctx.announce.clone()))
+        Some(writer.follow_beside(listed, ctx.announce.clone()))
     } else {
         GossipClient::connect(ctx.channels.clone(), endpoints).spawn(ctx, writer);
         None

@@ -6,10 +6,12 @@
 
 pub mod duration;
 mod env;
+mod member;
 mod node;
 mod section;
 
 pub use env::ENV_PREFIX;
+pub use member::StaticMember;
 pub use node::{DataDir, NodeConfig};
 pub use section::{SECTIONS, Section, ServiceFile};
 

@@ -1,6 +1,6 @@
 //! What every process of ours needs to know: section `[node]`.
 
-use super::{ConfigError, duration};
+use super::{ConfigError, StaticMember, duration};
 use crate::telemetry::LogConfig;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -36,6 +36,9 @@ pub struct NodeConfig {
     pub expect: u32,
     /// gRPC addresses of gossip-svc; empty means this node's own.
     pub gossip_endpoints: Vec<String>,
+    /// Who answers where when no gossip tells: `service/name@host:port`, beside this process's own
+    /// services. With it gossip-svc is not asked, and nobody is ever seen as down.
+    pub members: Vec<StaticMember>,
     /// Gossip addresses of other nodes to join.
     pub join: Vec<String>,
     /// Timings by name: "default", "seed" or "wan".
@@ -64,6 +67,7 @@ impl Default for NodeConfig {
             nats: None,
             expect: 1,
             gossip_endpoints: Vec::new(),
+            members: Vec::new(),
             join: Vec::new(),
             profile: "default".into(),
             flags: None,
@@ -105,6 +109,14 @@ impl NodeConfig {
                 "listens on every interface: set node.advertise, the host under which others reach this node",
             ));
         }
+        if !self.members.is_empty() && !self.gossip_endpoints.is_empty() {
+            let first = self.members.first().map(ToString::to_string).unwrap_or_default();
+            return Err(invalid(
+                "members",
+                &first,
+                "stands beside node.gossip_endpoints: set one of the two",
+            ));
+        }
         if !matches!(self.expect, 1 | 3 | 5) {
             return Err(invalid("expect", &self.expect.to_string(), "must be 1, 3 or 5"));
         }
@@ -119,7 +131,7 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-fn check_word(key: &str, value: &str) -> Result<(), ConfigError> {
+pub(super) fn check_word(key: &str, value: &str) -> Result<(), ConfigError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if (1..=128).contains(&value.len()) && value.chars().all(allowed) && !value.starts_with('.') {
         return Ok(());

@@ -27,9 +27,11 @@ mod metrics;
 mod murmur;
 mod resolve;
 mod rule;
+mod shadow;
 mod state;
 mod store;
 mod strict;
+mod switches;
 
 pub use audit::Record;
 pub use change::{Change, ChangeError, Setting, Touched};
@@ -38,7 +40,10 @@ pub use definition::{Definition, Plain, Targeting};
 pub use document::{BYTES_MAX, DocumentError, FLAGS_MAX};
 pub use gates::{GATES, Gates};
 pub use resolve::{EvalError, Evaluation, Reason, Source};
+pub(crate) use shadow::Families;
+pub use shadow::{Parity, Shadow};
 pub use state::Changed;
+pub use switches::Switches;
 
 use crate::{clock::Clock, config::ConfigError, metrics::Metrics};
 use arc_swap::ArcSwap;
@@ -379,6 +384,17 @@ impl FlagHandle {
         }
         let variant = cached.resolved.variant(context);
         cached.places.iter().position(|name| name == variant).unwrap_or(0)
+    }
+
+    /// [`FlagHandle::place`] where it is the same for everybody: no rule tells anybody apart.
+    pub fn place_for_all(&self) -> Option<usize> {
+        let cached = self.current();
+        cached.resolved.rule.is_none().then_some(cached.place)
+    }
+
+    /// Whether anybody gets this variant. Not for a request path.
+    pub fn reaches(&self, variant: &str) -> bool {
+        self.current().resolved.reachable().iter().any(|reached| **reached == *variant)
     }
 
     /// Whether the variant is this one. Allocates nothing.
