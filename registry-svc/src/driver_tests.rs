@@ -34,7 +34,7 @@ fn driver(inbox: Inbox, store: Arc<dyn Store>) -> Driver {
         shard: Shard::new(ShardId(0), "n1".into(), table.clone(), 0, bounds, rng),
         inbox,
         store,
-        feed: Feed::new(table.clone(), History::new(1, 10, 1 << 20)),
+        feed: Feed::new(crate::names::Names::new(table.clone()), History::new(1, 10, 1 << 20)),
         table,
         max_registrations: 10,
         clock: Arc::new(SystemClock),

@@ -13,6 +13,9 @@ pub enum Error {
     /// The configuration makes no sense.
     #[error("[registry] {0}")]
     Config(String),
+    /// Flags that break a requirement, or that the environment names wrongly.
+    #[error("flags")]
+    Flags(#[source] kit::config::ConfigError),
     /// The store cannot be opened or read.
     #[error("registry store: {0}")]
     Store(String),

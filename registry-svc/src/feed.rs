@@ -3,11 +3,14 @@
 //! A watcher holds a position, not a queue: a stalled one costs nothing and is cut when the
 //! bounded history has passed it.
 
-use crate::core::{
-    batch::Decided,
-    history::{Change, Compacted, Event, History},
-    name::Name,
-    table::{Entry, Table},
+use crate::{
+    core::{
+        batch::Decided,
+        history::{Change, Compacted, Event, History},
+        name::Name,
+        table::Entry,
+    },
+    names::Names,
 };
 use parking_lot::Mutex;
 use proto::registry::Registration;
@@ -15,7 +18,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::watch;
 
 pub(crate) struct Feed {
-    table: Arc<Table>,
+    names: Arc<Names>,
     history: Mutex<History>,
     head: watch::Sender<u64>,
     followers: Mutex<Followers>,
@@ -34,17 +37,18 @@ struct Attached {
 }
 
 impl Feed {
-    pub(crate) fn new(table: Arc<Table>, history: History) -> Arc<Self> {
+    pub(crate) fn new(names: Arc<Names>, history: History) -> Arc<Self> {
         let (head, _) = watch::channel(history.head());
-        Arc::new(Self { table, history: Mutex::new(history), head, followers: Mutex::default() })
+        Arc::new(Self { names, history: Mutex::new(history), head, followers: Mutex::default() })
     }
 
     /// Shows what the disk held at the start: part of the state, not of the history.
     pub(crate) fn restore(&self, registrations: Vec<Registration>) {
         let revision = self.head();
+        let mut visible = self.names.write();
         for registration in registrations {
             let entry = Arc::new(Entry { registration, revision });
-            self.table.put(Name::new(&entry.registration.name), entry.clone());
+            visible.put(Name::new(&entry.registration.name), entry.clone());
         }
     }
 
@@ -52,22 +56,24 @@ impl Feed {
     /// has read the head sees everything up to it in the table. Returns the newest revision.
     pub(crate) fn publish(&self, changes: Vec<Decided>) -> u64 {
         let mut history = self.history.lock();
+        let mut visible = self.names.write();
         for change in changes {
             let revision = history.head() + 1;
             let change = match change {
                 Decided::Put(registration) => {
                     let registration = Arc::unwrap_or_clone(registration);
                     let entry = Arc::new(Entry { registration, revision });
-                    self.table.put(Name::new(&entry.registration.name), entry.clone());
+                    visible.put(Name::new(&entry.registration.name), entry.clone());
                     Change::Put(entry)
                 }
                 Decided::Removed { removed, kind } => {
-                    self.table.remove(&removed.name);
+                    visible.remove(&removed.name);
                     Change::Removed { removed, kind }
                 }
             };
             history.push(change);
         }
+        drop(visible);
         let head = history.head();
         drop(history);
         self.head.send_if_modified(|seen| {

@@ -13,6 +13,7 @@ use crate::{
     error::Failure,
     feed::Feed,
     metrics::Metrics,
+    sharding::Sharding,
 };
 use kit::clock::Clock;
 use parking_lot::Mutex;
@@ -31,12 +32,15 @@ const SCAN_MAX: usize = 10_000;
 #[derive(Clone)]
 pub(crate) struct Handle {
     shared: Arc<Shared>,
+    // For whom it asks; nobody in particular when empty.
+    tenant: Arc<str>,
 }
 
 pub(crate) struct Shared {
     pub(crate) node: Arc<str>,
     pub(crate) route: ShardMap,
     pub(crate) table: Arc<Table>,
+    pub(crate) sharding: Arc<Sharding>,
     pub(crate) feed: Arc<Feed>,
     /// By shard.
     pub(crate) queues: Vec<Queues>,
@@ -51,7 +55,12 @@ pub(crate) struct Shared {
 
 impl Handle {
     pub(crate) fn new(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), tenant: "".into() }
+    }
+
+    /// The same for a tenant: flags may tell it apart.
+    pub(crate) fn for_tenant(&self, tenant: Option<&str>) -> Self {
+        Self { tenant: tenant.map_or_else(|| self.tenant.clone(), Into::into), shared: self.shared.clone() }
     }
 
     /// Refuses a watch over the limit.
@@ -85,7 +94,7 @@ impl Handle {
     }
 
     pub(crate) fn lookup(&self, name: &str) -> Option<Arc<Entry>> {
-        let entry = self.shared.table.get(name);
+        let entry = self.shared.sharding.get(name, &self.tenant);
         self.shared.metrics.lookup(entry.is_some());
         entry
     }
@@ -95,6 +104,16 @@ impl Handle {
         self.shared.table.reader()
     }
 
+    /// The versions of a batch of names, in their order.
+    pub(crate) fn versions<'a>(
+        &self,
+        reader: &mut Reader<Arc<Entry>>,
+        names: impl Iterator<Item = &'a [u8]> + Clone,
+        tell: impl FnMut(Option<u64>),
+    ) {
+        self.shared.sharding.versions(reader, names, &self.tenant, tell);
+    }
+
     pub(crate) fn page(
         &self,
         after: Option<&str>,
@@ -102,7 +121,12 @@ impl Handle {
         limit: usize,
         keep: impl Fn(&Registration) -> bool,
     ) -> Page {
-        self.shared.table.page(after, prefix, limit, SCAN_MAX, |entry| keep(&entry.registration))
+        let keep = |entry: &Entry| keep(&entry.registration);
+        self.shared.sharding.page(
+            &self.tenant,
+            |single| single.page(after, prefix, limit, SCAN_MAX, keep),
+            || self.shared.table.page(after, prefix, limit, SCAN_MAX, keep),
+        )
     }
 
     pub(crate) async fn register(&self, register: Register) -> Result<At<Registered>, Failure> {
@@ -237,6 +261,8 @@ impl Handle {
         let Some(queues) = self.shared.queues.get(shard) else {
             return Err(Failure::ShuttingDown);
         };
+        // Held until the write is visible, where the name is not sharded.
+        let _turn = self.shared.sharding.turn(name, &self.tenant).await?;
         let (reply, answer) = oneshot::channel();
         match queues.commands.try_send(command(reply)) {
             Ok(()) => {}

@@ -17,7 +17,7 @@
 //! # Code map
 //! `service` wires; `rpc`, `packed` and `watch` answer; `handle` leads to `driver`, the writer of each
 //! shard, which asks `core::shard` for decisions, makes them durable in `store` and visible in
-//! `feed`; `follow` hears the other instances; `events` tells the bus; `janitor` forgets.
+//! `feed` and `names`; `sharding` is the flag: which model answers; `follow` hears the other instances; `events` tells the bus; `janitor` forgets.
 
 mod config;
 mod core;
@@ -29,9 +29,11 @@ mod follow;
 mod handle;
 mod janitor;
 mod metrics;
+mod names;
 mod packed;
 mod rpc;
 mod service;
+mod sharding;
 mod store;
 mod watch;
 

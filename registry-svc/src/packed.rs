@@ -41,7 +41,7 @@ fn answer(
     let count = count(&request.names).map_err(Failure::from)?;
     let mut answers = BytesMut::with_capacity(count * 8);
     let mut found = 0;
-    reader.versions(Names(&request.names), |version| {
+    handle.versions(reader, Names(&request.names), |version| {
         found += u64::from(version.is_some());
         answers.put_u64_le(version.map_or(0, |version| FOUND | version));
     });
@@ -70,6 +70,7 @@ fn count(packed: &[u8]) -> Result<usize, Malformed> {
 }
 
 /// The names of a checked frame.
+#[derive(Clone, Copy)]
 struct Names<'a>(&'a [u8]);
 
 impl<'a> Iterator for Names<'a> {

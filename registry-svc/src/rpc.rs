@@ -31,6 +31,8 @@ const PAGE_MAX: u32 = 1000;
 const PAGE_BYTES: usize = 4 << 20;
 /// Leases or reports in one request.
 const BATCH_MAX: usize = 10_000;
+/// Metadata that names the tenant on whose behalf a call is made.
+const TENANT: &str = "swarm-tenant";
 /// Longest state or reason of a status report.
 const REASON_MAX: usize = 4096;
 
@@ -46,8 +48,9 @@ impl RegistryService for Handler {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
+        let handle = self.handle_of(&request);
         let command = self.decode_register(request.into_inner())?;
-        let (registered, revision) = self.handle.register(command).await?;
+        let (registered, revision) = handle.register(command).await?;
         Ok(Response::new(RegisterResponse {
             revision,
             lease_id: registered.lease_id,
@@ -60,10 +63,11 @@ impl RegistryService for Handler {
         &self,
         request: Request<DeregisterRequest>,
     ) -> Result<Response<DeregisterResponse>, Status> {
+        let handle = self.handle_of(&request);
         let DeregisterRequest { request_id, name, owner, force } = request.into_inner();
         check_name(&name).map_err(Malformed::from).map_err(Failure::from)?;
         check_request_id(&request_id)?;
-        let ((), revision) = self.handle.deregister(Deregister { request_id, name, owner, force }).await?;
+        let ((), revision) = handle.deregister(Deregister { request_id, name, owner, force }).await?;
         Ok(Response::new(DeregisterResponse { revision }))
     }
 
@@ -79,9 +83,10 @@ impl RegistryService for Handler {
     }
 
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
+        let handle = self.handle_of(&request);
         let LookupRequest { name, route_epoch } = request.into_inner();
         check_name(&name).map_err(Malformed::from).map_err(Failure::from)?;
-        let Some(entry) = self.handle.lookup_routed(&name, route_epoch)? else {
+        let Some(entry) = handle.lookup_routed(&name, route_epoch)? else {
             return Err(Failure::from(Refusal::NotFound { name }).into());
         };
         let registration = Some(self.handle.with_status(&entry));
@@ -95,18 +100,19 @@ impl RegistryService for Handler {
         &self,
         request: Request<Streaming<PackedLookup>>,
     ) -> Result<Response<Self::LookupStreamStream>, Status> {
-        let answers = packed::answers(self.handle.clone(), request.into_inner(), self.shutdown.clone());
+        let handle = self.handle_of(&request);
+        let answers = packed::answers(handle, request.into_inner(), self.shutdown.clone());
         Ok(Response::new(Box::pin(answers)))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let handle = self.handle_of(&request);
         let request = request.into_inner();
         check_filter(&request)?;
         let revision = self.handle.feed().head();
         let limit = if request.page_size == 0 { PAGE_DEFAULT } else { request.page_size.min(PAGE_MAX) };
         let after = (!request.page_token.is_empty()).then_some(request.page_token.as_str());
-        let page = self
-            .handle
+        let page = handle
             .page(after, &request.name_prefix, limit as usize, |registration| passes(registration, &request));
         let all = page.entries.iter().map(|entry| self.handle.with_status(entry));
         let (registrations, cut) = within_bytes(all);
@@ -151,6 +157,11 @@ impl RegistryService for Handler {
 }
 
 impl Handler {
+    /// The registry as the caller's tenant sees it.
+    fn handle_of<T>(&self, request: &Request<T>) -> Handle {
+        self.handle.for_tenant(request.metadata().get(TENANT).and_then(|tenant| tenant.to_str().ok()))
+    }
+
     fn decode_register(&self, request: RegisterRequest) -> Result<Register, Failure> {
         let RegisterRequest { request_id, registration, ttl_ms, replace, lost_lease_id } = request;
         check_request_id(&request_id)?;

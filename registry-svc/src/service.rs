@@ -15,10 +15,13 @@ use crate::{
     handle::{Handle, Shared},
     janitor,
     metrics::Metrics,
+    names::Names,
     rpc::Handler,
+    sharding::{FLAG, Sharding},
     store::{MemoryStore, Record, RedbStore, Store, StoreError},
 };
 use kit::{
+    flags::Shadow,
     host::{Context, Running},
     rpc::MAX_MESSAGE,
 };
@@ -59,8 +62,10 @@ pub(crate) fn assemble(
 ) -> Result<Handle, Error> {
     let route = config.shard_map().map_err(Error::Config)?;
     let table = Arc::new(Table::new(config.shards));
+    let names = Names::new(table.clone());
+    let sharding = sharding(config, ctx, &names)?;
     let history = History::new(ctx.generation, config.history, config.history_bytes);
-    let feed = Feed::new(table.clone(), history);
+    let feed = Feed::new(names, history);
     let (queues, inboxes): (Vec<Queues>, Vec<Inbox>) =
         (0..config.shards).map(|_| queues(config.queue)).unzip();
     let shards = restore(store.load()?, config, ctx, &table, &feed);
@@ -84,6 +89,7 @@ pub(crate) fn assemble(
         node: ctx.node.as_str().into(),
         route,
         table,
+        sharding,
         feed,
         queues,
         queue_limit: config.queue,
@@ -94,6 +100,17 @@ pub(crate) fn assemble(
         clock: ctx.clock.clone(),
         metrics,
     }))
+}
+
+/// The flag becomes a choice of models here.
+fn sharding(config: &Config, ctx: &Context, names: &Arc<Names>) -> Result<Arc<Sharding>, Error> {
+    let flags = phases::plain().filter(|((key, ..), _)| key.starts_with("registry."));
+    ctx.flags.define(flags).map_err(Error::Flags)?;
+    let (flag, shadow) = (ctx.flags.handle(FLAG), Shadow::new(&ctx.metrics, FLAG));
+    let sharding = Arc::new(Sharding::new(flag, names.clone(), config.queue, shadow, ctx.clock.clone()));
+    let keeper = sharding.clone().run(ctx.flags.clone(), ctx.shutdown.clone());
+    ctx.tasks.background("registry-sharding", keeper);
+    Ok(sharding)
 }
 
 /// A node that was killed in this process may still be at its last transaction.

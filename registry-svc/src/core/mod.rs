@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `name` | a key inline in its slot |
 //! | `table` | what readers see: shards of names, and their order |
+//! | `single` | what readers see where names are not sharded: one ordered map |
 //! | `shard` | the rules: one writer per shard decides commands in order |
 //! | `batch` | what a shard has decided and nobody sees yet |
 //! | `command` | what a shard is asked, and what it answers |
@@ -26,6 +27,7 @@ pub(crate) mod name;
 pub(crate) mod recent;
 pub(crate) mod route;
 pub(crate) mod shard;
+pub(crate) mod single;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod tombstone;

@@ -9,7 +9,7 @@ use crate::core::{
     shard::{Bounds, Shard},
     table::Table,
 };
-use crate::feed::Feed;
+use crate::{feed::Feed, names::Names};
 use proptest::{collection::vec, prelude::*};
 use proto::{
     ids::ShardId,
@@ -35,7 +35,7 @@ struct Node {
 impl Node {
     fn new(name: &str, clock: u64) -> Self {
         let table = Arc::new(Table::new(1));
-        let feed = Feed::new(table.clone(), History::new(1, 1000, 1 << 20));
+        let feed = Feed::new(Names::new(table.clone()), History::new(1, 1000, 1 << 20));
         let rng = StdRng::seed_from_u64(clock);
         let shard = Shard::new(ShardId(0), name.into(), table.clone(), clock, BOUNDS, rng);
         Self { shard, feed, table }

@@ -39,6 +39,10 @@ impl Table {
         ShardId::of(name, self.shards)
     }
 
+    pub(crate) fn shards(&self) -> u16 {
+        self.shards
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.map.len()
     }
