@@ -18,6 +18,7 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     kit::run::service(&cli.service, proto::DESCRIPTORS, move |config: Config, node| async move {
+        node.context.flags.define(phases::plain())?;
         let mut config = config.with_node(&node.config);
         config.listen = cli.gossip.unwrap_or(config.listen);
         config.validate()?;

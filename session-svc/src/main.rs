@@ -14,6 +14,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     kit::run::service(&Cli::parse().service, proto::DESCRIPTORS, |config: Config, node| async move {
+        node.context.flags.define(phases::plain())?;
         let follow = gossip_client::follow(&node.config, &node.context, node.directory);
         node.context.tasks.spawn("directory", follow);
         start(config, &node.context).await?;

@@ -76,6 +76,10 @@ fn a_live_flag_is_set_killed_and_lifted_by_command() {
     let killed: Value = node.json(&["flags", "get", flag.key]).expect("json");
     assert_eq!((killed["variant"].as_str(), killed["source"].as_str()), (Some(flag.safe()), Some("kill")));
     node.json(&["flags", "kill", flag.key, "--lift", "--reason", "x"]).expect("lifted");
+    let stale = ["flags", "set", flag.key, other, "--reason", "x", "--expected-revision", "0"];
+    let refused = run(&[&stale[..], &["--endpoint", node.admin()]].concat());
+    assert_eq!(refused.status.code(), Some(1), "somebody was faster");
+    assert!(stderr(&refused).contains("not 0: look again"), "{}", stderr(&refused));
     let history = node.json(&["flags", "history", flag.key]).expect("json");
     assert_eq!(history["records"].as_array().map(Vec::len), Some(4), "{history}");
 }

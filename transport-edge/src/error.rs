@@ -6,6 +6,9 @@ pub enum Error {
     /// A value of the configuration makes no sense.
     #[error("{0}")]
     Config(String),
+    /// Flags that break a requirement, or that the environment names wrongly.
+    #[error("flags")]
+    Flags(#[source] kit::config::ConfigError),
     /// The MCP port cannot be bound.
     #[error("cannot listen on {addr} for mcp: {source}")]
     Bind {

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     kit::run::service(&cli.service, proto::DESCRIPTORS, move |config: Config, node| async move {
+        node.context.flags.define(phases::plain())?;
         let follow = gossip_client::follow(&node.config, &node.context, node.directory);
         node.context.tasks.spawn("directory", follow);
         let running = start(Config { mcp: cli.mcp.unwrap_or(config.mcp), ..config }, &node.context).await?;

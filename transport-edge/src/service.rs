@@ -5,7 +5,7 @@ use crate::{
     backend::Backends,
     config::{BackendsFrom, SessionsIn},
     core::headers::Names,
-    front::{self, Edge, Listeners, Shared, Stages},
+    front::{self, Edge, Kill, Listeners, Shared, Stages},
     metrics::EdgeMetrics,
     relay::{Adoptions, Anchors, SERVICE},
     rpc::Handler,
@@ -45,6 +45,7 @@ pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
 /// The same, with parts replaced.
 pub async fn start_with(config: Config, ctx: &Context, seams: Seams) -> Result<Running, Error> {
     config.validate()?;
+    ctx.flags.define(phases::plain()).map_err(Error::Flags)?;
     let loops = config.event_loops();
     let (listeners, mcp) = front::bind(config.mcp, loops)?;
     let ready = ctx.readiness.condition("edge");
@@ -72,6 +73,7 @@ pub async fn start_with(config: Config, ctx: &Context, seams: Seams) -> Result<R
         shutdown: ctx.shutdown.clone(),
         shared: Shared::default(),
         listeners: Listeners::default(),
+        kill: Kill::new(&ctx.flags),
         config,
     });
     ctx.rpc.add(

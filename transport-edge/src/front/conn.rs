@@ -110,6 +110,7 @@ async fn admit(edge: &Edge, parts: Parts, body: Incoming) -> Result<Inbound, Box
     let Some(scope) = scope(parts.uri.path()) else {
         return Err(Box::new(answer::empty(StatusCode::NOT_FOUND)));
     };
+    edge.kill.request(&scope)?;
     let body = match parts.method {
         Method::POST => read(edge, &parts.headers, body).await?,
         _ => Bytes::new(),

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use kit::{Clock, Directory, Shutdown, rpc::Channels};
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
-use super::{listen::Listeners, shared::Shared};
+use super::{kill::Kill, listen::Listeners, shared::Shared};
 
 /// The edge as its handlers see it.
 pub(crate) struct Edge {
@@ -47,6 +47,8 @@ pub(crate) struct Edge {
     pub(crate) shared: Shared,
     /// Open `subscriptions/listen` streams.
     pub(crate) listeners: Listeners,
+    /// What an operator has switched off.
+    pub(crate) kill: Kill,
 }
 
 impl Edge {

@@ -21,7 +21,9 @@ use http::{Method, StatusCode};
 pub(crate) async fn handle(connection: &Connection, inbound: Inbound) -> Reply {
     match inbound.method {
         Method::POST => post(connection, inbound).await,
-        Method::GET | Method::DELETE if says_modern(&inbound) => answer::not_allowed("POST"),
+        Method::GET | Method::DELETE if says_modern(&inbound) && connection.edge.kill.serves_modern() => {
+            answer::not_allowed("POST")
+        }
         Method::GET | Method::DELETE => within_session(connection, inbound).await,
         _ => answer::not_allowed("GET, POST, DELETE"),
     }
@@ -36,7 +38,8 @@ async fn post(connection: &Connection, mut inbound: Inbound) -> Reply {
         Err(error) => return refuse(None, error.code, &error.to_string()),
     };
     let initialize = envelope.kind == Kind::Request && envelope.method(&inbound.body) == "initialize";
-    if envelope.has(Field::MetaProtocolVersion) || (says_modern(&inbound) && !initialize) {
+    let modern = envelope.has(Field::MetaProtocolVersion) || (says_modern(&inbound) && !initialize);
+    if modern && connection.edge.kill.serves_modern() {
         return modern::handle(&connection.edge, connection.core, inbound, &envelope).await;
     }
     if initialize && !inbound.headers.contains_key(&SESSION_ID) {

@@ -7,6 +7,7 @@ mod converse;
 mod edge;
 mod entry;
 mod io;
+mod kill;
 mod legacy;
 mod listen;
 mod lists;
@@ -20,6 +21,7 @@ pub(crate) use answer::{Reply, empty, json};
 pub(crate) use body::{Answer, Outlet, events};
 pub(crate) use conn::{Inbound, scope};
 pub(crate) use edge::{Edge, Principal};
+pub(crate) use kill::Kill;
 pub(crate) use listen::Listeners;
 pub(crate) use shared::Shared;
 

@@ -90,6 +90,7 @@ fn locate(
             Scope::All => return Err(Problem::new(codes::METHOD_NOT_FOUND, "method not found")),
         },
     };
+    edge.kill.call(method, &server)?;
     let backend = edge.backends.get(&server).ok_or_else(|| lists::no_server(scope))?;
     let edits = name.map(|(span, name)| Edit::replace(span, name)).into_iter().collect();
     Ok(Route { backend, edits, repeatable: repeatable(method, &hints), hints })
