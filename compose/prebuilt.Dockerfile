@@ -5,6 +5,7 @@ LABEL org.opencontainers.image.title="swarm" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY swarm /swarm
 COPY --chown=65532:65532 empty /data
+COPY --chown=65532:65532 empty /flags
 COPY --chown=65532:65532 empty /tmp
 USER 65532:65532
 VOLUME /data

@@ -217,7 +217,7 @@ async fn a_tenant_of_the_call_decides_where_the_flag_says_so() {
     let blue = Setting::Variant { variant: "shadow".into(), percent: None, tenants: vec!["blue".into()] };
     set_on(&cluster, "n1", blue).await;
     let ask = async |tenant: Option<&'static str>| {
-        let mut request = with_deadline(LookupRequest { name: "a".into() }, SOON);
+        let mut request = with_deadline(LookupRequest { name: "a".into(), ..Default::default() }, SOON);
         if let Some(tenant) = tenant {
             request.metadata_mut().insert("swarm-tenant", MetadataValue::from_static(tenant));
         }

@@ -6,8 +6,10 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Child, ChildStdout, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -91,6 +93,12 @@ impl Compose {
         Ok(port.with_context(|| format!("{service}:{inside} is not published"))?.parse()?)
     }
 
+    /// Runs a command of the image's own binary in a service's container.
+    pub fn swarm(&self, service: &str, arguments: &[&str]) -> Result<String> {
+        let container = self.container(service)?;
+        output(Command::new("docker").args(["exec", &container, "/swarm"]).args(arguments))
+    }
+
     /// The last lines that every container wrote, for a failing test.
     pub fn logs(&self) -> String {
         self.run(&["logs", "--no-color", "--tail", "15"]).unwrap_or_else(|error| error.to_string())
@@ -138,13 +146,77 @@ fn state_of(id: &str) -> Result<(String, String)> {
 
 /// Runs one of the real clients in `tests/python` and returns what it printed.
 pub fn python(environment: &str, script: &str, arguments: &[&str]) -> Result<String> {
+    output(&mut python_command(environment, script, arguments))
+}
+
+fn python_command(environment: &str, script: &str, arguments: &[&str]) -> Command {
     let prepared = std::env::var_os("SWARM_PREPARED")
         .map_or_else(|| root().join("target/prepared"), PathBuf::from);
-    output(
-        Command::new(prepared.join(environment).join("python"))
-            .arg(root().join("tests/python").join(script))
-            .args(arguments),
-    )
+    let mut command = Command::new(prepared.join(environment).join("python"));
+    command.arg(root().join("tests/python").join(script)).args(arguments);
+    command
+}
+
+/// `tests/python/load_client.py` at work; it says `ops N` as it goes on.
+pub struct Load {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Load {
+    /// Starts it.
+    pub fn start(url: &str, admin: &str) -> Result<Load> {
+        let mut command = python_command("bin", "load_client.py", &[url, admin]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(child.stdout.take().context("stdout")?);
+        Ok(Load { child, lines })
+    }
+
+    /// Waits until it has done so many operations more.
+    pub fn passes(&mut self, operations: u64) -> Result<()> {
+        let mut first = None;
+        loop {
+            let mut line = String::new();
+            ensure!(self.lines.read_line(&mut line)? > 0, "the load ended");
+            let Some(count) = line.strip_prefix("ops ") else { bail!("the load says {line}") };
+            let count: u64 = count.trim().parse()?;
+            if count >= *first.get_or_insert(count) + operations {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Ends it; answers what it counted. An error when a single request failed.
+    pub fn end(mut self) -> Result<Value> {
+        drop(self.child.stdin.take());
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest)?;
+        let last = rest.lines().last().unwrap_or_default().to_owned();
+        ensure!(self.child.wait()?.success(), "the load failed: {last}");
+        Ok(serde_json::from_str(&last)?)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The answer of a published admin port.
+pub fn admin(port: u16, method: &str, path: &str, body: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len(),
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    Ok(answer)
 }
 
 /// Retries until it holds; the deadline's error is the last one seen.
