@@ -21,7 +21,7 @@ fn start() -> Result<Compose> {
 
 /// By the image's own command at the edge; the registry reads the same file.
 fn set(compose: &Compose, arguments: &[&str]) -> Result<()> {
-    compose.swarm("edge", &[&["flags"], arguments, &["--reason", "a test"]].concat())?;
+    compose.swarm("edge", &[&["flags"][..], arguments, &["--reason", "a test"]].concat())?;
     let wanted = flag(compose, "edge", arguments[1])?;
     // A second, and what starting commands in containers takes.
     eventually("the registry follows", Duration::from_secs(3), || {
