@@ -5,6 +5,7 @@
 
 mod support;
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use kit::test::eventually;
 use registry_client::{Filter, Keeper, RegistryClient};
 use std::{
@@ -76,12 +77,9 @@ impl Storm {
             let mine = (0..self.leases).filter(move |n| n % HOLDERS == holder);
             holding.spawn(async move {
                 let keeper = Keeper::new(client(&addr));
-                for n in mine {
-                    keeper
-                        .keep(ephemeral(&format!("lease{n}"), &format!("holder{holder}"), ttl))
-                        .await
-                        .unwrap();
-                }
+                let keep = |n| keeper.keep(ephemeral(&format!("lease{n}"), &format!("holder{holder}"), ttl));
+                let kept = futures::stream::iter(mine.map(keep)).buffer_unordered(32);
+                kept.try_for_each(|()| std::future::ready(Ok(()))).await.unwrap();
                 keeper
             });
         }

@@ -295,27 +295,35 @@ async fn a_crash_at_any_sync_loses_nothing_acknowledged_and_keeps_nothing_refuse
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_of_the_disk_that_fails_fences_the_store_and_loses_nothing_acknowledged() {
     let seed = kit::test::seed();
-    for call in [Call::Sync, Call::Write, Call::SetLen] {
+    // Every sync and growth of a run, and some of its many writes.
+    for (call, step) in [(Call::Sync, 1), (Call::SetLen, 1), (Call::Write, 17)] {
         let mut failures = 0;
-        for nth in 1..=25 {
-            let disk = Disk::default();
-            let mut run = Run::start(&disk);
-            disk.fail(call, nth);
-            let mut rng = rng(seed ^ u64::from(nth));
-            run.operate(100, &mut rng).await;
-            failures += usize::from(run.unknown > 0);
-            if run.unknown > 0 {
-                let ending = run.context.shutdown.wait();
-                tokio::time::timeout(SOON, ending).await.expect("who could not write ends");
-            }
-            let (moment, allowed) = (disk.moment(), run.allowed.lock().clone());
-            run.stop().await;
-            for image in moment.images(RANDOM_IMAGES, &mut rng) {
-                assert_eq!(check(Disk::of(image), &allowed), Ok(()), "{call:?} {nth}");
-            }
+        while fail_one(call, 1 + failures * step, seed).await {
+            failures += 1;
         }
+        println!("{failures} failures of {call:?}, each fenced the store, 0 lost");
         assert!(failures >= 1, "no {call:?} failed");
     }
+}
+
+/// A run whose `nth` call of the disk fails; false when there were less.
+async fn fail_one(call: Call, nth: u32, seed: u64) -> bool {
+    let disk = Disk::default();
+    let mut run = Run::start(&disk);
+    disk.fail(call, nth);
+    let mut rng = rng(seed);
+    run.operate(100, &mut rng).await;
+    let failed = run.unknown > 0;
+    if failed {
+        let ending = run.context.shutdown.wait();
+        tokio::time::timeout(SOON, ending).await.expect("who could not write ends");
+    }
+    let (moment, allowed) = (disk.moment(), run.allowed.lock().clone());
+    run.stop().await;
+    for image in moment.images(RANDOM_IMAGES, &mut rng) {
+        assert_eq!(check(Disk::of(image), &allowed), Ok(()), "{call:?} {nth}");
+    }
+    failed
 }
 
 #[tokio::test(flavor = "multi_thread")]
