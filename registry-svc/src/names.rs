@@ -56,12 +56,7 @@ impl Names {
 
     /// The one map; `None` while it is not there or not whole: then the shards answer.
     pub(crate) fn single(&self) -> Option<Held<'_>> {
-        let whole = |kept: &Kept| matches!(kept, Kept::Whole(_));
-        let kept = self.single.read();
-        if !whole(&kept) {
-            return None;
-        }
-        RwLockReadGuard::try_map(kept, |kept| match kept {
+        RwLockReadGuard::try_map(self.single.read(), |kept| match kept {
             Kept::Whole(single) => Some(single),
             _ => None,
         })

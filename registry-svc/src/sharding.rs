@@ -147,8 +147,10 @@ impl Sharding {
         let (mut equal, mut unequal) = (0u64, 0u64);
         for (name, (old, new)) in names.zip(old.into_iter().zip(new)) {
             let path = for_all.unwrap_or_else(|| self.path(text(name), tenant));
-            if path == Path::Both {
-                *(if old == new { &mut equal } else { &mut unequal }) += 1;
+            match path {
+                Path::Both if old == new => equal += 1,
+                Path::Both => unequal += 1,
+                Path::Single | Path::Shards => {}
             }
             tell(if path == Path::Shards { new } else { old });
         }
@@ -217,10 +219,10 @@ fn same(old: Option<&Arc<Entry>>, new: Option<&Arc<Entry>>) -> bool {
 }
 
 fn same_page(old: &Page, new: &Page) -> bool {
-    let pairs = old.entries.iter().zip(&new.entries);
+    let mut pairs = old.entries.iter().zip(&new.entries);
     old.next == new.next
         && old.entries.len() == new.entries.len()
-        && pairs.into_iter().all(|(old, new)| same(Some(old), Some(new)))
+        && pairs.all(|(old, new)| same(Some(old), Some(new)))
 }
 
 /// The one writer of the model that is not sharded: one write at a time, those that wait in their

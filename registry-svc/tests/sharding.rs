@@ -112,7 +112,7 @@ async fn racers(load: Load, client: RegistryClient, node: &str) {
             client.register(ephemeral(&name, "b", LONG), false)
         );
         let refused = |answer: &Result<_, Error>| matches!(answer, Err(Error::AlreadyRegistered { .. }));
-        assert!(a.is_ok() && refused(&b) || b.is_ok() && refused(&a), "{name}: {a:?} and {b:?}");
+        assert!((a.is_ok() && refused(&b)) || (b.is_ok() && refused(&a)), "{name}: {a:?} and {b:?}");
         let winner = if a.is_ok() { "a" } else { "b" };
         assert_eq!(client.lookup(&name).await.unwrap().owner, winner);
         client.deregister(&name, winner, false).await.unwrap();

@@ -15,7 +15,8 @@
 //! * At one revision the same key gets the same answer everywhere; a share that is raised from
 //!   `x %` only takes keys in (flagd's `fractional`; [the supported rules](Targeting) are a subset).
 //!
-//! Asking is cheap: a [`FlagHandle`] resolves its flag once a revision.
+//! Asking is cheap: a [`FlagHandle`] resolves its flag once a revision, and [`Switches`] those of a
+//! `*` definition. What runs beside the path that answers is counted by [`Shadow`].
 
 mod audit;
 mod change;
