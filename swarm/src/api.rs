@@ -1,6 +1,13 @@
 //! The admin API's JSON (`/api/v1/...`): what a node answers and the operator's commands read.
 //! Field names are stable.
 
+mod plan;
+
+pub use plan::{
+    Action, Change, Export, ExportRequest, ImportReport, ImportRequest, ImportServer, ImportTarget, Mode,
+    Plan, PlanRequest, Step,
+};
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -264,62 +271,6 @@ impl CheckResult {
         let hint = Some(hint.into());
         CheckResult { status: CheckStatus::Error, message: message.into(), hint }
     }
-}
-
-/// `POST /api/v1/registry/import`: entries as [`crate::import`] parsed them.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ImportRequest {
-    /// Backends to register, by name.
-    pub servers: Vec<ImportServer>,
-}
-
-/// One backend to register.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImportServer {
-    /// Name.
-    pub name: String,
-    /// How it is reached.
-    #[serde(flatten)]
-    pub target: ImportTarget,
-}
-
-/// How a backend is reached.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "transport", rename_all = "lowercase")]
-pub enum ImportTarget {
-    /// A command on every edge's machine.
-    Stdio {
-        /// Program.
-        command: String,
-        /// Arguments.
-        #[serde(default)]
-        args: Vec<String>,
-        /// Extra environment.
-        #[serde(default)]
-        env: BTreeMap<String, String>,
-        /// Working directory, empty for the node's own.
-        #[serde(default)]
-        cwd: String,
-    },
-    /// A Streamable HTTP endpoint.
-    Http {
-        /// URL.
-        url: String,
-        /// Extra headers.
-        #[serde(default)]
-        headers: BTreeMap<String, String>,
-    },
-}
-
-/// What became of each entry.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImportReport {
-    /// New.
-    pub added: Vec<String>,
-    /// Stood there already, as it is or with an older spec of the same owner.
-    pub kept: Vec<String>,
-    /// Not registered: name to reason.
-    pub rejected: BTreeMap<String, String>,
 }
 
 /// An error of the admin API.

@@ -1,7 +1,7 @@
 //! From the command line to what it asks for.
 
 use crate::{
-    cli::{Cli, Command, OperatorArgs, RegistryCommand, SessionsCommand, ToolsCommand},
+    cli::{Cli, Command, OperatorArgs, SessionsCommand, ToolsCommand},
     demo,
     error::{CliError, Failure},
     example_server, ops,
@@ -84,10 +84,7 @@ fn format_of(command: &Command) -> Format {
 fn operator(command: &Command) -> Option<&OperatorArgs> {
     match command {
         Command::Status(args) | Command::Members(args) => Some(args),
-        Command::Registry { command: Some(command), .. } => Some(match command {
-            RegistryCommand::List(args) => args,
-            RegistryCommand::Get { operator, .. } | RegistryCommand::Import { operator, .. } => operator,
-        }),
+        Command::Registry { command: Some(command), .. } => Some(command.operator()),
         Command::Tools(ToolsCommand::List(args)) => Some(args),
         Command::Sessions(SessionsCommand::List(args)) => Some(args),
         Command::Call(args) => Some(&args.operator),

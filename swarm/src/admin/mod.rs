@@ -11,14 +11,13 @@ mod views;
 pub use clients::Clients;
 
 use crate::{
-    api::{self, Endpoints, ImportReport, ImportRequest},
+    api::{self, Endpoints, Export, ExportRequest, ImportReport, ImportRequest, Plan, PlanRequest},
     error::Failure,
-    import::Entry,
-    imports,
+    export, imports,
 };
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, Request, State},
+    extract::{DefaultBodyLimit, Path, Request, State, rejection::JsonRejection},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -52,6 +51,9 @@ pub fn mount(context: &Context, clients: Clients, endpoints: Endpoints) {
         .route("/api/v1/members", get(members))
         .route("/api/v1/registry", get(registry))
         .route("/api/v1/registry/import", post(import))
+        .route("/api/v1/registry/plan", post(plan))
+        .route("/api/v1/registry/apply", post(apply))
+        .route("/api/v1/registry/export", post(export))
         .route("/api/v1/registry/{name}", get(registration).delete(deregister))
         .route("/api/v1/tools", get(tools))
         .route("/api/v1/sessions", get(sessions))
@@ -98,6 +100,12 @@ impl From<Status> for Problem {
 impl From<registry_client::Error> for Problem {
     fn from(error: registry_client::Error) -> Problem {
         Problem::new(failure_of(error.code()), error.to_string())
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Problem {
+        Problem::new(Failure::Usage, rejection.body_text())
     }
 }
 
@@ -154,9 +162,33 @@ async fn deregister(State(admin): State<Admin>, Path(name): Path<String>) -> Ans
     Ok(Json(api::Removed { removed: name }))
 }
 
-async fn import(State(admin): State<Admin>, Json(request): Json<ImportRequest>) -> Answer<ImportReport> {
-    let entries: Vec<Entry> = request.servers.into_iter().map(Entry::from).collect();
-    Ok(Json(imports::register_once(&admin.clients, &entries, "operator").await))
+async fn plan(State(admin): State<Admin>, request: Result<Json<PlanRequest>, JsonRejection>) -> Answer<Plan> {
+    let tasks = imports::plan(&admin.clients, request?.0).await?;
+    let steps = tasks.into_iter().map(|task| task.step).collect();
+    Ok(Json(Plan { dry_run: true, steps }))
+}
+
+async fn apply(
+    State(admin): State<Admin>,
+    request: Result<Json<PlanRequest>, JsonRejection>,
+) -> Answer<Plan> {
+    Ok(Json(imports::apply(&admin.clients, request?.0).await?))
+}
+
+async fn import(
+    State(admin): State<Admin>,
+    request: Result<Json<ImportRequest>, JsonRejection>,
+) -> Answer<ImportReport> {
+    Ok(Json(imports::apply(&admin.clients, request?.0.into()).await?.into()))
+}
+
+async fn export(
+    State(admin): State<Admin>,
+    request: Result<Json<ExportRequest>, JsonRejection>,
+) -> Answer<Export> {
+    let servers = views::specs(&admin.clients).await?;
+    let show = request?.0.show_secrets;
+    Ok(Json(Export { servers: if show { servers } else { export::hide(servers) } }))
 }
 
 async fn tools(State(admin): State<Admin>) -> Answer<api::Tools> {

@@ -1,7 +1,11 @@
 //! What services answered, put into the API's shapes.
 
 use super::{Admin, Clients, Problem, clients::ByEdge};
-use crate::api::{Backend, Member, Raft, Ring, Session, Sessions, Status, Tolerance};
+use crate::{
+    api::{Backend, ImportServer, Member, Raft, Ring, Session, Sessions, Status, Tolerance},
+    import::Entry,
+    secret::Shown,
+};
 use gossip_client::MemberState;
 use kit::directory::{Instance, State};
 use proto::{
@@ -205,6 +209,19 @@ pub(super) async fn backends(clients: &Clients) -> Result<Vec<Backend>, Problem>
     Ok(registered?.into_iter().map(|registration| backend(registration, &seen)).collect())
 }
 
+/// Every registered backend with how it is reached, secrets too.
+pub(super) async fn specs(clients: &Clients) -> Result<Vec<ImportServer>, Problem> {
+    let filter = Filter { kind: Kind::Backend, ..Filter::default() };
+    let registered = clients.registry.list(&filter).await?.into_iter();
+    let entries = registered.filter_map(|registration| match registration.spec {
+        Some(Spec::Backend(spec)) if spec.transport.is_some() => {
+            Some(Entry { name: registration.name, spec })
+        }
+        _ => None,
+    });
+    Ok(entries.map(ImportServer::from).collect())
+}
+
 fn backend(registration: Registration, seen: &ByEdge<Vec<EdgeBackend>>) -> Backend {
     let (transport, target) = transport(&registration);
     let mut backend = Backend {
@@ -263,14 +280,12 @@ fn transport(registration: &Registration) -> (String, String) {
     let Some(Spec::Backend(spec)) = &registration.spec else {
         return ("unknown".to_owned(), String::new());
     };
-    match &spec.transport {
-        Some(Transport::Stdio(stdio)) => {
-            let words = std::iter::once(&stdio.command).chain(&stdio.args).cloned();
-            ("stdio".to_owned(), words.collect::<Vec<_>>().join(" "))
-        }
-        Some(Transport::Http(http)) => ("http".to_owned(), http.url.clone()),
-        None => ("unknown".to_owned(), String::new()),
-    }
+    let kind = match &spec.transport {
+        Some(Transport::Stdio(_)) => "stdio",
+        Some(Transport::Http(_)) => "http",
+        None => "unknown",
+    };
+    (kind.to_owned(), Shown::Masked.target(spec))
 }
 
 /// Every open session, the oldest first.

@@ -1,8 +1,10 @@
 //! The command line.
 
 mod node_args;
+mod registry;
 
 pub use node_args::NodeArgs;
+pub use registry::{ApplyArgs, ExportArgs, ImportArgs, PlanArgs, RegistryCommand};
 
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -33,7 +35,7 @@ pub enum Command {
     Status(OperatorArgs),
     /// The nodes of the cluster
     Members(OperatorArgs),
-    /// Backends: list, get, import; without a subcommand: run registry-svc alone
+    /// Backends: list, get, import, apply, export; without a subcommand: run registry-svc alone
     #[command(args_conflicts_with_subcommands = true)]
     Registry {
         /// An operator's command.
@@ -97,32 +99,6 @@ pub struct OperatorArgs {
     /// Give up after this long
     #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub timeout: Duration,
-}
-
-/// `swarm registry ...`
-#[derive(Debug, Subcommand)]
-pub enum RegistryCommand {
-    /// Every backend, its state and why
-    List(OperatorArgs),
-    /// One backend
-    Get {
-        /// Its name
-        name: String,
-        /// How to reach the node and print.
-        #[command(flatten)]
-        operator: OperatorArgs,
-    },
-    /// Register the servers of a file (.mcp.json, Claude Desktop, Cursor, VS Code)
-    Import {
-        /// The file
-        file: PathBuf,
-        /// Only say what would be done
-        #[arg(long)]
-        dry_run: bool,
-        /// How to reach the node and print.
-        #[command(flatten)]
-        operator: OperatorArgs,
-    },
 }
 
 /// `swarm tools ...`

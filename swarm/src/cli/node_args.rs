@@ -21,7 +21,7 @@ pub struct NodeArgs {
     /// Gossip over UDP [default: 127.0.0.1:7620]
     #[arg(long, value_name = "ADDR")]
     pub gossip: Option<SocketAddr>,
-    /// Register the servers of a file (.mcp.json, Claude Desktop, Cursor, VS Code)
+    /// Register the servers of a file (Claude, Cursor, VS Code, Codex, Gemini, server.json)
     #[arg(long, value_name = "FILE")]
     pub import: Option<PathBuf>,
     /// Die with this process (the demo's nodes)

@@ -80,7 +80,7 @@ pub(super) fn passing_server(name: &str) -> ImportServer {
     let command = own_program().to_string_lossy().into_owned();
     let args = vec!["example-server".to_owned()];
     let target = ImportTarget::Stdio { command, args, env: BTreeMap::new(), cwd: String::new() };
-    ImportServer { name: name.to_owned(), target }
+    ImportServer { name: name.to_owned(), target, strategy: String::new(), call_timeout_ms: 0 }
 }
 
 fn example_entry() -> Value {

@@ -2,7 +2,7 @@
 
 use super::{Front, balancer::Balancer, cluster::Cluster, servers::passing_server};
 use crate::{
-    api::{ImportRequest, Sessions, Status, Tools},
+    api::{ImportReport, ImportRequest, Sessions, Status, Tools},
     client::{EventStream, Http, McpClient, McpError},
     error::{CliError, Failure},
     ops::Api,
@@ -202,11 +202,8 @@ impl Show<'_> {
         if there {
             let body = ImportRequest { servers: vec![passing_server(PASSING)] };
             let body = serde_json::to_vec(&body).map_err(|error| error.to_string())?;
-            let report: Value = api.post("registry/import", body.into()).await.map_err(words)?;
-            return match report["rejected"][PASSING].as_str() {
-                Some(reason) => Err(reason.to_owned()),
-                None => Ok(()),
-            };
+            let mut report: ImportReport = api.post("registry/import", body.into()).await.map_err(words)?;
+            return report.rejected.remove(PASSING).map_or(Ok(()), Err);
         }
         let removed: Result<Value, _> = api.delete(&format!("registry/{PASSING}")).await;
         removed.map(drop).map_err(words)

@@ -1,43 +1,70 @@
 //! Variables in the values of an imported file: `${NAME}`, `${NAME:-default}`, `${env:NAME}`,
-//! `${workspaceFolder}`, `${userHome}`. `${input:...}` only an editor can answer.
+//! `${workspaceFolder}`, `${userHome}`, and `${input:...}` where its definition has a default.
 
-use super::Origin;
+use super::{Form, Origin};
+use serde_json::Value;
 use std::path::Path;
 
-/// Replaces every variable of `text`, or says which one cannot be.
-pub(super) fn expand(text: &str, origin: &Origin<'_>) -> Result<String, String> {
-    let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        let Some((name, tail)) = after.split_once('}') else { break };
-        expanded.push_str(before);
-        expanded.push_str(&variable(name, origin)?);
-        rest = tail;
-    }
-    expanded.push_str(rest);
-    Ok(expanded)
+/// What the values of one file are read with.
+pub(super) struct Scope<'a> {
+    pub(super) origin: &'a Origin<'a>,
+    pub(super) form: Form,
+    inputs: Vec<Value>,
 }
 
-fn variable(name: &str, origin: &Origin<'_>) -> Result<String, String> {
-    if let Some(input) = name.strip_prefix("input:") {
-        return Err(format!("it needs the input `{input}`, which only an editor can ask for"));
+impl<'a> Scope<'a> {
+    pub(super) fn new(origin: &'a Origin<'a>, inputs: Vec<Value>, form: Form) -> Scope<'a> {
+        Scope { origin, form, inputs }
     }
-    match name {
-        "workspaceFolder" | "workspaceFolderAbsolute" => Ok(workspace(&origin.directory)),
-        "userHome" => environment("HOME", origin),
-        "pathSeparator" | "/" => Ok(std::path::MAIN_SEPARATOR.to_string()),
-        _ => environment(name.strip_prefix("env:").unwrap_or(name), origin),
-    }
-}
 
-fn environment(name: &str, origin: &Origin<'_>) -> Result<String, String> {
-    let (name, default) = match name.split_once(":-") {
-        Some((name, default)) => (name, Some(default.to_owned())),
-        None => (name, None),
-    };
-    (origin.environment)(name)
-        .or(default)
-        .ok_or_else(|| format!("the environment variable `{name}` is not set"))
+    /// Replaces every variable of `text`, or says which one cannot be.
+    pub(super) fn expand(&self, text: &str) -> Result<String, String> {
+        let mut expanded = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("${") {
+            let Some((name, tail)) = after.split_once('}') else { break };
+            expanded.push_str(before);
+            expanded.push_str(&self.variable(name)?);
+            rest = tail;
+        }
+        expanded.push_str(rest);
+        Ok(expanded)
+    }
+
+    fn variable(&self, name: &str) -> Result<String, String> {
+        if let Some(input) = name.strip_prefix("input:") {
+            return self.input(input);
+        }
+        match name {
+            "workspaceFolder" | "workspaceFolderAbsolute" => Ok(workspace(&self.origin.directory)),
+            "userHome" => self.environment("HOME"),
+            "pathSeparator" | "/" => Ok(std::path::MAIN_SEPARATOR.to_string()),
+            _ => self.environment(name.strip_prefix("env:").unwrap_or(name)),
+        }
+    }
+
+    /// A secret has no default worth using, whatever the file says.
+    fn input(&self, id: &str) -> Result<String, String> {
+        let input = self.inputs.iter().find(|input| input["id"] == id);
+        let default = input.filter(|input| input["password"] != true).and_then(|i| i["default"].as_str());
+        if let Some(default) = default {
+            return Ok(default.to_owned());
+        }
+        let what = input.and_then(|input| input["description"].as_str());
+        let what = what.map(|what| format!(" ({what})")).unwrap_or_default();
+        Err(format!("it needs the input `{id}`{what}, which only an editor can ask for"))
+    }
+
+    /// The value of an environment variable, or its default after `:-`.
+    pub(super) fn environment(&self, name: &str) -> Result<String, String> {
+        let (name, default) = match name.split_once(":-") {
+            Some((name, default)) => (name, Some(default.to_owned())),
+            None => (name, None),
+        };
+        (self.origin.environment)(name)
+            .or(default)
+            .ok_or_else(|| format!("the environment variable `{name}` is not set"))
+    }
 }
 
 /// Editors keep their file in a folder of the workspace, `.mcp.json` lies at its root.

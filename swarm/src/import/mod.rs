@@ -1,24 +1,39 @@
-//! Reading the MCP server lists that people already have: `.mcp.json`, Claude Desktop, Cursor
-//! (`mcpServers`) and VS Code (`servers`).
+//! Reading the MCP server lists that people already have.
+//!
+//! | form | known by | from |
+//! |---|---|---|
+//! | `mcp-json` | `mcpServers` | `.mcp.json`, Claude Desktop, Claude Code (its `projects` too), Cursor |
+//! | `gemini` | `mcpServers` with an `httpUrl`, or a `.gemini` folder | Gemini CLI |
+//! | `vscode` | `servers`, an object | VS Code, with its `inputs` |
+//! | `codex` | `mcp_servers` in TOML | Codex |
+//! | `mcp-registry` | `servers`, a list; `server`; `packages` or `remotes` | the MCP registry API, `server.json` |
+//! | `swarm` | `servers` in TOML | our own, strict about keys |
 //!
 //! A bad entry never hides the good ones: it comes back in [`Import::rejected`] with its reason.
 //! Parsing is pure; the environment and the place of the file come in through [`Origin`].
 
+mod codex;
+mod document;
 mod expand;
+mod fields;
 mod jsonc;
+mod own;
+mod published;
+
+pub use document::Form;
 
 use crate::api::{ImportServer, ImportTarget};
+use document::{Document, Listed};
+use expand::Scope;
 use proto::registry::{BackendSpec, HttpTransport, StdioTransport, backend_spec::Transport};
-use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    fmt,
     path::{Path, PathBuf},
 };
 
-/// Largest file that is read, in bytes.
-pub const MAX_BYTES: u64 = 1024 * 1024;
+/// Largest file that is read, in bytes (Claude Code keeps its history beside its servers).
+pub const MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// Most entries taken from one file.
 pub const MAX_ENTRIES: usize = 1000;
 
@@ -48,21 +63,39 @@ impl From<ImportServer> for Entry {
             }
             ImportTarget::Http { url, headers } => Transport::Http(HttpTransport { url, headers }),
         };
-        let spec = BackendSpec { transport: Some(transport), ..BackendSpec::default() };
+        let spec = BackendSpec {
+            transport: Some(transport),
+            strategy: server.strategy,
+            call_timeout_ms: server.call_timeout_ms,
+            ..BackendSpec::default()
+        };
         Entry { name: server.name, spec }
     }
 }
 
 impl From<Entry> for ImportServer {
     fn from(entry: Entry) -> ImportServer {
-        let target = match entry.spec.transport {
+        let BackendSpec { transport, strategy, call_timeout_ms, .. } = entry.spec;
+        let target = match transport {
             Some(Transport::Stdio(StdioTransport { command, args, env, cwd })) => {
                 ImportTarget::Stdio { command, args, env, cwd }
             }
             Some(Transport::Http(HttpTransport { url, headers })) => ImportTarget::Http { url, headers },
             None => ImportTarget::Http { url: String::new(), headers: BTreeMap::new() },
         };
-        ImportServer { name: entry.name, target }
+        ImportServer { name: entry.name, target, strategy, call_timeout_ms }
+    }
+}
+
+/// What neither the registry nor an edge would take, whoever sends it.
+///
+/// # Errors
+/// The reason, in words.
+pub fn check(entry: &Entry) -> Result<(), String> {
+    proto::ids::check_name(&entry.name).map_err(|error| error.to_string())?;
+    match &entry.spec.transport {
+        Some(Transport::Http(http)) => fields::check_url(&http.url),
+        _ => Ok(()),
     }
 }
 
@@ -100,7 +133,7 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
     },
-    /// It is not JSON of the expected shape.
+    /// It is not JSON or TOML of the expected shape.
     #[error("{path}:{line}:{column}: {message}")]
     Syntax {
         /// The file.
@@ -112,16 +145,34 @@ pub enum ImportError {
         /// The parser's words.
         message: String,
     },
-    /// Neither `mcpServers` nor `servers` is there.
-    #[error("{path} has neither `mcpServers` nor `servers`")]
+    /// No known list of servers is there.
+    #[error(
+        "{path} lists no servers: it has none of `mcpServers` (Claude, Cursor, Gemini), `servers` \
+         (VS Code, MCP registry, swarm) and `mcp_servers` (Codex)"
+    )]
     NoServers {
         /// The file.
         path: PathBuf,
+    },
+    /// It is not in the form that was asked for.
+    #[error("{path} is not in the form `{form}`: {missing} is missing")]
+    OtherForm {
+        /// The file.
+        path: PathBuf,
+        /// The form.
+        form: &'static str,
+        /// The key that tells it.
+        missing: &'static str,
     },
 }
 
 /// Reads and parses `path` with this process's environment.
 pub fn read(path: &Path) -> Result<Import, ImportError> {
+    read_as(path, None)
+}
+
+/// As [`read`], in a form that is given or found out.
+pub fn read_as(path: &Path, form: Option<Form>) -> Result<Import, ImportError> {
     let failed = |source| ImportError::Read { path: path.into(), source };
     let length = std::fs::metadata(path).map_err(failed)?.len();
     if length > MAX_BYTES {
@@ -129,177 +180,95 @@ pub fn read(path: &Path) -> Result<Import, ImportError> {
     }
     let text = std::fs::read_to_string(path).map_err(failed)?;
     let absolute = std::path::absolute(path).map_err(failed)?;
-    let origin = Origin {
-        directory: absolute.parent().map(Path::to_path_buf).unwrap_or_default(),
-        environment: &|name| std::env::var(name).ok(),
+    let directory = absolute.parent().map(Path::to_path_buf).unwrap_or_default();
+    parse_here(&text, path, form, directory)
+}
+
+/// Parses what did not come from a file, with this process's environment; `name` stands for it in
+/// errors.
+pub fn parse_here(
+    text: &str,
+    name: &Path,
+    form: Option<Form>,
+    directory: PathBuf,
+) -> Result<Import, ImportError> {
+    let origin = Origin { directory, environment: &|name| std::env::var(name).ok() };
+    parse(text, name, form, &origin)
+}
+
+/// Parses the text of the file `path`, in a form that is given or found out. Comments and trailing
+/// commas in JSON are allowed, as editors do.
+pub fn parse(
+    text: &str,
+    path: &Path,
+    form: Option<Form>,
+    origin: &Origin<'_>,
+) -> Result<Import, ImportError> {
+    let document = Document::parse(text, path)?;
+    let form = match form {
+        Some(form) => form,
+        None => document.form(path).ok_or_else(|| ImportError::NoServers { path: path.into() })?,
     };
-    parse(&text, path, &origin)
+    let scope = Scope::new(origin, document.inputs(), form);
+    match document.listed(form) {
+        Some(Listed::Named(servers)) => Ok(named(servers, &scope)),
+        Some(Listed::Published(servers)) => Ok(published(&servers, origin)),
+        None => Err(form.missing_in(path)),
+    }
 }
 
-/// Parses the text of the file `path`. Comments and trailing commas are allowed, as editors do.
-pub fn parse(text: &str, path: &Path, origin: &Origin<'_>) -> Result<Import, ImportError> {
-    let plain = jsonc::to_json(text);
-    let file: File = serde_json::from_str(&plain).map_err(|error| ImportError::Syntax {
-        path: path.into(),
-        line: error.line(),
-        column: error.column(),
-        message: words(&error),
-    })?;
-    let Some(servers) = file.mcp_servers.or(file.servers) else {
-        return Err(ImportError::NoServers { path: path.into() });
-    };
-    Ok(sort_out(servers.0, origin))
-}
-
-/// serde_json appends the position to its message; it is printed in front here.
-fn words(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split(" at line ").next().unwrap_or(&text).to_owned()
-}
-
-fn sort_out(servers: Vec<(String, Value)>, origin: &Origin<'_>) -> Import {
+/// Entries of the MCP registry API, of however many pages.
+pub fn published(servers: &[Value], origin: &Origin<'_>) -> Import {
     let mut import = Import::default();
-    for (index, (name, value)) in servers.into_iter().enumerate() {
-        let taken = import.entries.iter().any(|entry| entry.name == name);
-        let result = if index >= MAX_ENTRIES {
-            Err(format!("the file has more than {MAX_ENTRIES} entries"))
-        } else if taken {
-            Err("the name is used twice in the file".to_owned())
-        } else {
-            backend(&name, value, origin)
-        };
-        match result {
-            Ok(spec) => import.entries.push(Entry { name, spec }),
-            Err(reason) => import.rejected.push(Rejected { name, reason }),
+    for server in servers {
+        if let Some((name, spec)) = published::entry(server, origin) {
+            import.add(name, spec);
         }
     }
     import
 }
 
-fn backend(name: &str, value: Value, origin: &Origin<'_>) -> Result<BackendSpec, String> {
-    proto::ids::check_name(name).map_err(|error| error.to_string())?;
-    let Value::Object(fields) = value else {
-        return Err("the entry is not an object".to_owned());
-    };
-    let fields = Fields { fields: &fields, origin };
-    if fields.flag("disabled") || fields.fields.get("enabled") == Some(&Value::Bool(false)) {
-        return Err("it is switched off in the file".to_owned());
+fn named(servers: Vec<(String, Value)>, scope: &Scope<'_>) -> Import {
+    let mut import = Import::default();
+    for (name, value) in servers {
+        let spec = proto::ids::check_name(&name)
+            .map_err(|error| error.to_string())
+            .and_then(|()| fields::backend(&value, scope));
+        import.add(name, spec);
     }
-    let command = fields.text(&["command"])?;
-    let url = fields.text(&["url", "httpUrl", "serverUrl"])?;
-    let kind = fields.text(&["type", "transport"])?;
-    let transport = match (command, url) {
-        (Some(_), Some(_)) => return Err("it has both a command and a url".to_owned()),
-        (None, None) => return Err("it has neither a command nor a url".to_owned()),
-        (Some(command), None) => Transport::Stdio(fields.stdio(command, kind.as_deref())?),
-        (None, Some(url)) => Transport::Http(fields.http(url, kind.as_deref())?),
-    };
-    Ok(BackendSpec { transport: Some(transport), ..BackendSpec::default() })
+    import
 }
 
-struct Fields<'a> {
-    fields: &'a serde_json::Map<String, Value>,
-    origin: &'a Origin<'a>,
-}
-
-impl Fields<'_> {
-    fn flag(&self, key: &str) -> bool {
-        self.fields.get(key).and_then(Value::as_bool).unwrap_or(false)
-    }
-
-    /// The first of `keys` that is there, expanded.
-    fn text(&self, keys: &[&str]) -> Result<Option<String>, String> {
-        let Some((key, value)) = keys.iter().find_map(|key| Some((key, self.fields.get(*key)?))) else {
-            return Ok(None);
+impl Import {
+    /// Takes one more entry, unless it says something else under a name that is taken.
+    fn add(&mut self, name: String, spec: Result<BackendSpec, String>) {
+        let full = self.entries.len() + self.rejected.len() >= MAX_ENTRIES;
+        let taken = self.entries.iter().find(|entry| entry.name == name);
+        let outcome = match (spec, taken) {
+            (Err(reason), _) => Err(reason),
+            // Two projects of Claude Code often name the same server.
+            (Ok(spec), Some(taken)) if taken.spec == spec => return,
+            (Ok(_), Some(_)) => Err("the name is used twice in the file, for different servers".to_owned()),
+            (Ok(_), None) if full => Err(format!("the file has more than {MAX_ENTRIES} entries")),
+            (Ok(spec), None) => Ok(spec),
         };
-        let text = value.as_str().ok_or_else(|| format!("`{key}` is not a string"))?;
-        expand::expand(text, self.origin).map(Some)
-    }
-
-    fn stdio(&self, command: String, kind: Option<&str>) -> Result<StdioTransport, String> {
-        if let Some(kind) = kind.filter(|kind| *kind != "stdio") {
-            return Err(format!("it has a command, but its type is `{kind}`"));
-        }
-        if command.trim().is_empty() {
-            return Err("the command is empty".to_owned());
-        }
-        let cwd = self.text(&["cwd"])?.map(|cwd| self.directory(&cwd)).unwrap_or_default();
-        Ok(StdioTransport { command, args: self.list("args")?, env: self.map("env")?, cwd })
-    }
-
-    fn http(&self, url: String, kind: Option<&str>) -> Result<HttpTransport, String> {
-        match kind {
-            None | Some("http" | "streamable-http" | "streamableHttp" | "streamable_http") => {}
-            Some("sse") => return Err("the old HTTP+SSE transport is not supported yet".to_owned()),
-            Some(kind) => return Err(format!("unknown type `{kind}`")),
-        }
-        check_url(&url)?;
-        Ok(HttpTransport { url, headers: self.map("headers")? })
-    }
-
-    /// Relative directories are meant relative to the file.
-    fn directory(&self, cwd: &str) -> String {
-        self.origin.directory.join(cwd).to_string_lossy().into_owned()
-    }
-
-    fn list(&self, key: &str) -> Result<Vec<String>, String> {
-        let Some(value) = self.fields.get(key) else { return Ok(Vec::new()) };
-        let items = value.as_array().ok_or_else(|| format!("`{key}` is not a list"))?;
-        items.iter().map(|item| self.scalar(key, item)).collect()
-    }
-
-    fn map(&self, key: &str) -> Result<BTreeMap<String, String>, String> {
-        let Some(value) = self.fields.get(key) else { return Ok(BTreeMap::new()) };
-        let items = value.as_object().ok_or_else(|| format!("`{key}` is not an object"))?;
-        items.iter().map(|(name, item)| Ok((name.clone(), self.scalar(name, item)?))).collect()
-    }
-
-    fn scalar(&self, key: &str, value: &Value) -> Result<String, String> {
-        match value {
-            Value::String(text) => expand::expand(text, self.origin),
-            Value::Number(number) => Ok(number.to_string()),
-            Value::Bool(flag) => Ok(flag.to_string()),
-            _ => Err(format!("`{key}` holds something that is not a string")),
+        match outcome {
+            Ok(spec) => self.entries.push(Entry { name, spec }),
+            Err(reason) => self.rejected.push(Rejected { name, reason }),
         }
     }
-}
 
-fn check_url(url: &str) -> Result<(), String> {
-    let parsed: http::Uri = url.parse().map_err(|error| format!("`{url}` is not a url: {error}"))?;
-    match parsed.scheme_str() {
-        Some("http") if parsed.host().is_some() => Ok(()),
-        Some("https") => Err("https backends are not supported yet (http:// only)".to_owned()),
-        _ => Err(format!("`{url}` is not an http:// url")),
-    }
-}
-
-#[derive(serde::Deserialize)]
-struct File {
-    #[serde(rename = "mcpServers")]
-    mcp_servers: Option<Servers>,
-    servers: Option<Servers>,
-}
-
-/// An object in the order of the file, repeated names included.
-struct Servers(Vec<(String, Value)>);
-
-impl<'de> serde::Deserialize<'de> for Servers {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Ordered;
-        impl<'de> Visitor<'de> for Ordered {
-            type Value = Servers;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of servers by name")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Servers, A::Error> {
-                let mut servers = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    servers.push(entry);
-                }
-                Ok(Servers(servers))
-            }
+    /// Puts `prefix` in front of every name; what is no name then is rejected.
+    pub fn prefixed(self, prefix: &str) -> Import {
+        let mut import = Import::default();
+        for Entry { name, spec } in self.entries {
+            let name = format!("{prefix}{name}");
+            let checked = proto::ids::check_name(&name).map_err(|error| error.to_string());
+            import.add(name, checked.map(|()| spec));
         }
-        deserializer.deserialize_map(Ordered)
+        let named = |bad: Rejected| Rejected { name: format!("{prefix}{}", bad.name), ..bad };
+        import.rejected.extend(self.rejected.into_iter().map(named));
+        import
     }
 }
 

@@ -1,13 +1,29 @@
 use super::*;
 
+mod forms;
+mod registry;
+
 fn import(text: &str) -> Import {
     try_import(text).expect("the file parses")
 }
 
 fn try_import(text: &str) -> Result<Import, ImportError> {
+    import_as(text, ".mcp.json", None)
+}
+
+fn import_as(text: &str, path: &str, form: Option<Form>) -> Result<Import, ImportError> {
     let environment = |name: &str| (name == "TOKEN").then(|| "s3cret".to_owned());
     let origin = Origin { directory: "/project/.vscode".into(), environment: &environment };
-    parse(text, Path::new(".mcp.json"), &origin)
+    parse(text, Path::new(path), form, &origin)
+}
+
+fn names(import: &Import) -> Vec<&str> {
+    import.entries.iter().map(|entry| entry.name.as_str()).collect()
+}
+
+/// Reason by name.
+fn rejected(import: &Import) -> Vec<(&str, &str)> {
+    import.rejected.iter().map(|bad| (bad.name.as_str(), bad.reason.as_str())).collect()
 }
 
 fn stdio(entry: &Entry) -> &StdioTransport {
@@ -50,7 +66,7 @@ fn url_entries_become_http_backends() {
     let import = import(
         r#"{"mcpServers": {
             "a": {"url": "http://127.0.0.1:9/mcp", "headers": {"Authorization": "Bearer ${env:TOKEN}"}},
-            "b": {"type": "streamable-http", "httpUrl": "http://host/mcp"},
+            "b": {"type": "streamable-http", "url": "http://host/mcp"},
             "c": {"type": "http", "serverUrl": "http://${HOST_NAME:-localhost}:1/mcp"}}}"#,
     );
     assert_eq!(import.rejected, []);
@@ -79,8 +95,7 @@ fn a_bad_entry_is_named_and_does_not_stop_the_others() {
     let import = import(
         r#"{"mcpServers": {"good": {"command": "a"}, "bad": {"args": []}, "also-good": {"command": "b"}}}"#,
     );
-    let names: Vec<_> = import.entries.iter().map(|entry| entry.name.as_str()).collect();
-    assert_eq!(names, ["good", "also-good"]);
+    assert_eq!(names(&import), ["good", "also-good"]);
     assert_eq!(import.rejected[0].name, "bad");
     assert_eq!(import.rejected[0].reason, "it has neither a command nor a url");
 }
@@ -113,7 +128,7 @@ fn names_follow_the_registry_and_are_unique() {
         import(r#"{"mcpServers": {"a b": {"command": "x"}, "c": {"command": "x"}, "c": {"command": "y"}}}"#);
     assert_eq!(import.entries.len(), 1);
     assert!(import.rejected[0].reason.starts_with("name \"a b\" has ' ' at position 1"));
-    assert_eq!(import.rejected[1].reason, "the name is used twice in the file");
+    assert_eq!(import.rejected[1].reason, "the name is used twice in the file, for different servers");
 }
 
 #[test]
@@ -121,5 +136,9 @@ fn a_broken_file_is_named_with_line_and_column() {
     let error = try_import("{\n  \"mcpServers\": {\n    oops\n  }\n}").expect_err("broken");
     assert_eq!(error.to_string(), ".mcp.json:3:5: key must be a string");
     let error = try_import("{}").expect_err("nothing in it");
-    assert_eq!(error.to_string(), ".mcp.json has neither `mcpServers` nor `servers`");
+    assert_eq!(
+        error.to_string(),
+        ".mcp.json lists no servers: it has none of `mcpServers` (Claude, Cursor, Gemini), `servers` \
+         (VS Code, MCP registry, swarm) and `mcp_servers` (Codex)"
+    );
 }

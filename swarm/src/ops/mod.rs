@@ -6,6 +6,7 @@ mod config;
 mod health;
 mod lists;
 mod registry;
+mod source;
 mod status;
 
 pub use call::call;
