@@ -3,7 +3,10 @@
 //! A code fixes the gRPC status, the `ErrorInfo.reason` and whether the outcome of a write is
 //! known. Clients decide on [`Code`], never on message text.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 use tonic::{Code as Grpc, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -124,15 +127,20 @@ impl Code {
         Status::with_error_details(self.grpc(), message, details)
     }
 
+    /// The code of a reason.
+    pub fn of_reason(reason: &str) -> Option<Code> {
+        Code::ALL.into_iter().find(|code| code.reason() == reason)
+    }
+
     /// Reads the code of a status that came over the wire. A status without our `ErrorInfo`
     /// (a transport error, a proxy) maps by its gRPC code: connection trouble is
     /// [`Code::Unavailable`], a deadline or anything after the send is [`Code::OutcomeUnknown`].
     pub fn of(status: &Status) -> Code {
         if let Some(info) = status.get_details_error_info()
             && info.domain == DOMAIN
-            && let Some(code) = Code::ALL.iter().find(|code| code.reason() == info.reason)
+            && let Some(code) = Code::of_reason(&info.reason)
         {
-            return *code;
+            return code;
         }
         match status.code() {
             Grpc::InvalidArgument | Grpc::Unimplemented => Code::InvalidArgument,
@@ -151,6 +159,12 @@ pub fn detail(status: &Status, key: &str) -> Option<String> {
     status.get_details_error_info()?.metadata.remove(key)
 }
 
+/// The reason of an error and its metadata, for an answer that carries errors of its parts.
+pub fn info(status: &Status) -> (&'static str, BTreeMap<String, String>) {
+    let metadata = status.get_details_error_info().map(|info| info.metadata).unwrap_or_default();
+    (Code::of(status).reason(), metadata.into_iter().collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +174,8 @@ mod tests {
         for code in Code::ALL {
             let status = code.status("it broke", &[("owner", "n1")]);
             assert_eq!(Code::of(&status), code);
+            assert_eq!(info(&status), (code.reason(), [("owner".to_owned(), "n1".to_owned())].into()));
+            assert_eq!(Code::of_reason(code.reason()), Some(code));
             assert_eq!(detail(&status, "owner").as_deref(), Some("n1"));
             assert_eq!(status.get_details_retry_info().is_some(), code.retryable());
         }

@@ -20,6 +20,10 @@ pub struct Config {
     pub history_bytes: usize,
     /// Most open watches; more are refused.
     pub max_watchers: usize,
+    /// Calls that may wait for a name or for the end of a registration; more are refused.
+    pub max_waiters: usize,
+    /// Entries of batched writes that may wait at once; more are refused.
+    pub max_batched: usize,
     /// Answers that each shard remembers for repeated requests.
     pub recent_answers: usize,
     /// Most tombstones of freed names; over it the oldest goes.
@@ -54,6 +58,8 @@ impl Default for Config {
             history: 65_536,
             history_bytes: 64 << 20,
             max_watchers: 10_000,
+            max_waiters: 10_000,
+            max_batched: 100_000,
             recent_answers: 4096,
             max_tombstones: 1_000_000,
             tombstone_retention: Duration::from_secs(3600),
@@ -91,6 +97,8 @@ impl Config {
             ("history", self.history),
             ("history_bytes", self.history_bytes),
             ("max_watchers", self.max_watchers),
+            ("max_waiters", self.max_waiters),
+            ("max_batched", self.max_batched),
             ("recent_answers", self.recent_answers),
             ("max_tombstones", self.max_tombstones),
             ("max_statuses", self.max_statuses),

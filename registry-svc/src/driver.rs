@@ -4,7 +4,7 @@
 use crate::{
     core::{
         batch::Batch,
-        command::{Deregister, Heard, Refusal, Register, Registered, Renewed},
+        command::{Deregister, Done, Heard, Order, Refusal, Register, Registered, Renewed, Update},
         shard::Shard,
         table::Table,
     },
@@ -29,9 +29,16 @@ type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 /// one at which it can be seen.
 pub(crate) type At<T> = (T, u64);
 
+/// What became of each entry of a batch, in their order.
+pub(crate) type Outcomes = Vec<Result<At<Done>, Failure>>;
+
 pub(crate) enum Command {
     Register(Box<Register>, Reply<At<Registered>>),
     Deregister(Deregister, Reply<At<()>>),
+    /// Adds to a counter.
+    Update(Update, Reply<At<i64>>),
+    /// The entries of one request, decided in their order and committed together.
+    Batch(Vec<Order>, oneshot::Sender<Outcomes>),
     /// From one peer, in its order.
     Hear(Vec<Heard>, Reply<()>),
     /// Forget tombstones of before a moment.
@@ -88,6 +95,8 @@ pub(crate) struct Driver {
 enum Answer {
     Registered(Reply<At<Registered>>, Registered),
     Deregistered(Reply<At<()>>),
+    Updated(Reply<At<i64>>, i64),
+    Batch(oneshot::Sender<Outcomes>, Vec<Result<Done, Failure>>),
     Heard(Reply<()>),
 }
 
@@ -198,22 +207,24 @@ impl Driver {
     /// Refusals and reads are answered at once: they change nothing.
     fn decide_one(&mut self, command: Command, batch: &mut Batch, now: Instant) -> Option<Answer> {
         match command {
-            Command::Register(register, reply) => {
-                self.metrics.registers.inc();
-                if let Some(full) = self.full(&register) {
-                    return refused(reply, full);
-                }
-                match self.shard.register(*register, batch, now) {
-                    Ok(registered) => Some(Answer::Registered(reply, registered)),
+            Command::Register(register, reply) => match self.register(*register, batch, now) {
+                Ok(registered) => Some(Answer::Registered(reply, registered)),
+                Err(failure) => refused(reply, failure),
+            },
+            Command::Deregister(deregister, reply) => match self.deregister(deregister, batch, now) {
+                Ok(()) => Some(Answer::Deregistered(reply)),
+                Err(failure) => refused(reply, failure),
+            },
+            Command::Update(update, reply) => {
+                self.metrics.updates.inc();
+                match self.shard.update(update, batch, now) {
+                    Ok(value) => Some(Answer::Updated(reply, value)),
                     Err(refusal) => refused(reply, refusal.into()),
                 }
             }
-            Command::Deregister(deregister, reply) => {
-                self.metrics.deregisters.inc();
-                match self.shard.deregister(deregister, batch, now) {
-                    Ok(()) => Some(Answer::Deregistered(reply)),
-                    Err(refusal) => refused(reply, refusal.into()),
-                }
+            Command::Batch(orders, reply) => {
+                let outcomes = orders.into_iter().map(|order| self.obey(order, batch, now)).collect();
+                Some(Answer::Batch(reply, outcomes))
             }
             Command::Hear(heard, reply) => {
                 self.hear(heard, batch, now);
@@ -228,6 +239,31 @@ impl Driver {
                 None
             }
         }
+    }
+
+    fn obey(&mut self, order: Order, batch: &mut Batch, now: Instant) -> Result<Done, Failure> {
+        match order {
+            Order::Register(register) => self.register(register, batch, now).map(Done::Registered),
+            Order::Deregister(deregister) => {
+                self.deregister(deregister, batch, now).map(|()| Done::Deregistered)
+            }
+        }
+    }
+
+    fn register(
+        &mut self,
+        register: Register,
+        batch: &mut Batch,
+        now: Instant,
+    ) -> Result<Registered, Failure> {
+        self.metrics.registers.inc();
+        self.check_room(&register, batch)?;
+        Ok(self.shard.register(register, batch, now)?)
+    }
+
+    fn deregister(&mut self, deregister: Deregister, batch: &mut Batch, now: Instant) -> Result<(), Failure> {
+        self.metrics.deregisters.inc();
+        Ok(self.shard.deregister(deregister, batch, now)?)
     }
 
     fn hear(&mut self, heard: Vec<Heard>, batch: &mut Batch, now: Instant) {
@@ -248,10 +284,14 @@ impl Driver {
         let _ = renew.reply.send(answer);
     }
 
-    fn full(&self, register: &Register) -> Option<Failure> {
+    fn check_room(&self, register: &Register, batch: &Batch) -> Result<(), Failure> {
         let limit = self.max_registrations;
-        let full = self.table.len() >= limit && self.table.get(&register.registration.name).is_none();
-        full.then_some(Failure::Exhausted { what: "max_registrations", limit })
+        let len = i64::try_from(self.table.len()).unwrap_or(i64::MAX).saturating_add(batch.grown);
+        let full = usize::try_from(len).is_ok_and(|len| len >= limit);
+        if full && self.table.get(&register.registration.name).is_none() {
+            return Err(Failure::Exhausted { what: "max_registrations", limit });
+        }
+        Ok(())
     }
 
     fn count(&self) {
@@ -278,16 +318,30 @@ impl Revisions {
             Err(_) => self.head,
         }
     }
+
+    fn registered(&self, registered: Registered) -> At<Registered> {
+        (registered, self.of(registered.version))
+    }
+
+    fn done(&self, done: Done) -> At<Done> {
+        match done {
+            Done::Registered(registered) => (done, self.of(registered.version)),
+            Done::Deregistered => (done, self.head),
+        }
+    }
 }
 
 impl Answer {
     // Whoever asked may have gone; the write stands.
     fn send(self, revisions: &Revisions) {
         match self {
-            Answer::Registered(reply, registered) => {
-                drop(reply.send(Ok((registered, revisions.of(registered.version)))));
-            }
+            Answer::Registered(reply, registered) => drop(reply.send(Ok(revisions.registered(registered)))),
             Answer::Deregistered(reply) => drop(reply.send(Ok(((), revisions.head)))),
+            Answer::Updated(reply, value) => drop(reply.send(Ok((value, revisions.head)))),
+            Answer::Batch(reply, outcomes) => {
+                let at = |outcome: Result<Done, _>| outcome.map(|done| revisions.done(done));
+                drop(reply.send(outcomes.into_iter().map(at).collect()));
+            }
             Answer::Heard(reply) => drop(reply.send(Ok(()))),
         }
     }
@@ -307,6 +361,12 @@ fn refuse(answers: Vec<Answer>, error: &StoreError) {
         match answer {
             Answer::Registered(reply, _) => drop(reply.send(Err(failure.clone()))),
             Answer::Deregistered(reply) => drop(reply.send(Err(failure.clone()))),
+            Answer::Updated(reply, _) => drop(reply.send(Err(failure.clone()))),
+            Answer::Batch(reply, outcomes) => {
+                // What was refused changes nothing, whatever became of the rest.
+                let unsure = |outcome: Result<Done, _>| outcome.and(Err(failure.clone()));
+                drop(reply.send(outcomes.into_iter().map(unsure).collect()));
+            }
             Answer::Heard(reply) => drop(reply.send(Err(failure.clone()))),
         }
     }

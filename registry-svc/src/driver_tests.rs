@@ -34,7 +34,7 @@ fn driver(inbox: Inbox, store: Arc<dyn Store>) -> Driver {
         shard: Shard::new(ShardId(0), "n1".into(), table.clone(), 0, bounds, rng),
         inbox,
         store,
-        feed: Feed::new(crate::names::Names::new(table.clone()), History::new(1, 10, 1 << 20)),
+        feed: Feed::new(crate::names::Names::new(table.clone()), History::new(1, 10, 1 << 20), 10),
         table,
         max_registrations: 10,
         clock: Arc::new(SystemClock),
@@ -63,6 +63,20 @@ async fn a_failed_disk_makes_the_write_unknown_shows_it_to_nobody_and_ends_the_w
     assert!(matches!(answer.await, Ok(Err(Failure::StoreUnsure(why))) if why == "injected"));
     assert!(table.get("a").is_none());
     assert_eq!(feed.head(), head);
+}
+
+#[tokio::test]
+async fn a_failed_disk_makes_entries_of_a_batch_unknown_but_not_those_that_were_refused() {
+    let (queues, inbox) = queues(10);
+    let driver = driver(inbox, Arc::new(BrokenDisk));
+    let missing = Deregister { request_id: String::new(), name: "b".into(), owner: "o".into(), force: false };
+    let orders = vec![Order::Register(durable("a")), Order::Deregister(missing)];
+    let (reply, answer) = oneshot::channel();
+    queues.commands.try_send(Command::Batch(orders, reply)).ok().unwrap();
+    assert!(driver.run().await.is_err());
+    let outcomes = answer.await.unwrap();
+    assert!(matches!(&outcomes[0], Err(Failure::StoreUnsure(_))));
+    assert!(matches!(&outcomes[1], Err(Failure::Refused(Refusal::NotFound { .. }))));
 }
 
 /// An ephemeral worker with a second to live.

@@ -1,10 +1,16 @@
 //! What goes wrong, and how it is told on the wire.
 
 use crate::{
-    core::{check::Malformed, command::Refusal, history::Compacted, route::NotOwner},
+    core::{
+        check::Malformed, command::Refusal, cursor::BadCursor, history::Compacted, key::name_of,
+        route::NotOwner, waiters::Full,
+    },
     store::StoreError,
 };
-use proto::error::Code;
+use proto::{
+    error::{self, Code},
+    registry::EntryError,
+};
 use tonic::Status;
 
 /// Why registry-svc does not start.
@@ -42,8 +48,10 @@ pub(crate) enum Failure {
     WatcherTooSlow,
     #[error("shard {} of epoch {} belongs to {:?}", .0.shard.0, .0.epoch, .0.owner)]
     NotOwner(NotOwner),
-    #[error("page token is not one that was given out")]
-    PageToken,
+    #[error(transparent)]
+    PageToken(#[from] BadCursor),
+    #[error("no registration has a label {key:?}; {known}")]
+    UnknownLabel { key: String, known: String },
     /// The store failed at this very write: it may come back after a restart, or not.
     #[error("the store failed, the write may or may not be kept: {0}")]
     StoreUnsure(String),
@@ -56,6 +64,20 @@ pub(crate) enum Failure {
 impl From<Malformed> for Failure {
     fn from(malformed: Malformed) -> Self {
         Failure::Refused(malformed.into())
+    }
+}
+
+impl From<Full> for Failure {
+    fn from(full: Full) -> Self {
+        Failure::Exhausted { what: "max_waiters", limit: full.limit }
+    }
+}
+
+impl From<Failure> for EntryError {
+    fn from(failure: Failure) -> Self {
+        let status = Status::from(failure);
+        let (reason, metadata) = error::info(&status);
+        EntryError { reason: reason.into(), message: status.message().to_owned(), metadata }
     }
 }
 
@@ -77,7 +99,10 @@ impl From<Failure> for Status {
             Failure::NotOwner(NotOwner { owner, epoch, .. }) => {
                 Code::NotOwner.status(message, &[("owner", owner), ("epoch", &epoch.to_string())])
             }
-            Failure::PageToken => Code::InvalidArgument.status(message, &[("field", "page_token")]),
+            Failure::UnknownLabel { key, .. } => {
+                Code::InvalidArgument.status(message, &[("field", "labels"), ("label", key)])
+            }
+            Failure::PageToken(_) => Code::InvalidArgument.status(message, &[("field", "page_token")]),
             Failure::StoreUnsure(_) => Code::OutcomeUnknown.status(message, &[]),
             Failure::StoreFenced => Code::Storage.status(message, &[]),
             Failure::ShuttingDown => Code::Unavailable.status(message, &[]),
@@ -91,11 +116,16 @@ fn refusal_status(refusal: &Refusal, message: String) -> Status {
             Code::InvalidArgument.status(message, &[("field", malformed.field())])
         }
         Refusal::AlreadyRegistered { name, owner, .. } => {
-            Code::AlreadyRegistered.status(message, &[("name", name), ("owner", owner)])
+            Code::AlreadyRegistered.status(message, &[("name", name_of(name)), ("owner", owner)])
         }
-        Refusal::NotFound { name } => Code::NotFound.status(message, &[("name", name)]),
+        Refusal::NotFound { name } => Code::NotFound.status(message, &[("name", name_of(name))]),
         Refusal::OtherOwner { name, owner } => {
-            Code::Denied.status(message, &[("name", name), ("owner", owner)])
+            Code::Denied.status(message, &[("name", name_of(name)), ("owner", owner)])
+        }
+        Refusal::OutOfBounds { name, value, .. } => {
+            let value = value.to_string();
+            Code::InvalidArgument
+                .status(message, &[("field", "delta"), ("name", name_of(name)), ("value", &value)])
         }
         Refusal::RequestIdReused { .. } => Code::InvalidArgument.status(message, &[("field", "request_id")]),
     }

@@ -2,7 +2,10 @@
 //! repaired by Watch.
 
 use crate::{
-    core::history::{Change, Event},
+    core::{
+        history::{Change, Event},
+        key,
+    },
     handle::Handle,
 };
 use bytes::Bytes;
@@ -37,7 +40,8 @@ pub(crate) async fn publish(context: Context, handle: Handle) {
 }
 
 async fn publish_one(context: &Context, handle: &Handle, event: Event) {
-    if event.change.origin() != context.node {
+    // Properties and counters change often and are asked for, not listened to.
+    if event.change.origin() != context.node || key::is_shared_kind(event.change.kind()) {
         return;
     }
     let fact = match event.change {

@@ -7,21 +7,31 @@ use crate::{
     core::{
         batch::Decided,
         history::{Change, Compacted, Event, History},
+        merge::Stamp,
         name::Name,
+        shard::continues,
         table::Entry,
+        waiters::{End, Full, Told, Verdict, Waiters, judge},
     },
     names::Names,
 };
 use parking_lot::Mutex;
 use proto::registry::Registration;
 use std::{collections::BTreeMap, sync::Arc};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub(crate) struct Feed {
     names: Arc<Names>,
-    history: Mutex<History>,
+    log: Mutex<Log>,
     head: watch::Sender<u64>,
     followers: Mutex<Followers>,
+}
+
+/// What happened, and who is to be told of what happens next: under one lock, so that whoever
+/// looks and then waits misses nothing in between.
+struct Log {
+    history: History,
+    waiters: Waiters<oneshot::Sender<Told>>,
 }
 
 #[derive(Default)]
@@ -37,9 +47,10 @@ struct Attached {
 }
 
 impl Feed {
-    pub(crate) fn new(names: Arc<Names>, history: History) -> Arc<Self> {
+    pub(crate) fn new(names: Arc<Names>, history: History, max_waiters: usize) -> Arc<Self> {
         let (head, _) = watch::channel(history.head());
-        Arc::new(Self { names, history: Mutex::new(history), head, followers: Mutex::default() })
+        let log = Mutex::new(Log { history, waiters: Waiters::new(max_waiters) });
+        Arc::new(Self { names, log, head, followers: Mutex::default() })
     }
 
     /// Shows what the disk held at the start: part of the state, not of the history.
@@ -55,27 +66,33 @@ impl Feed {
     /// Publishes changes in order: each becomes visible to lookups, then to watchers. Whoever
     /// has read the head sees everything up to it in the table. Returns the newest revision.
     pub(crate) fn publish(&self, changes: Vec<Decided>) -> u64 {
-        let mut history = self.history.lock();
+        let mut log = self.log.lock();
         let mut visible = self.names.write();
         for change in changes {
-            let revision = history.head() + 1;
-            let change = match change {
+            let revision = log.history.head() + 1;
+            let (change, told) = match change {
                 Decided::Put(registration) => {
                     let registration = Arc::unwrap_or_clone(registration);
                     let entry = Arc::new(Entry { registration, revision });
                     visible.put(Name::new(&entry.registration.name), entry.clone());
-                    Change::Put(entry)
+                    let told = log.waiters.put(&entry);
+                    (Change::Put(entry), told)
                 }
                 Decided::Removed { removed, kind } => {
                     visible.remove(&removed.name);
-                    Change::Removed { removed, kind }
+                    let told = log.waiters.removed(&removed);
+                    (Change::Removed { removed, kind }, told)
                 }
             };
-            history.push(change);
+            log.history.push(change);
+            for (waiter, told) in told {
+                // Whoever waited may have gone.
+                let _ = waiter.send(told);
+            }
         }
         drop(visible);
-        let head = history.head();
-        drop(history);
+        let head = log.history.head();
+        drop(log);
         self.head.send_if_modified(|seen| {
             let newer = head > *seen;
             *seen = head.max(*seen);
@@ -86,7 +103,41 @@ impl Feed {
 
     /// The newest revision.
     pub(crate) fn head(&self) -> u64 {
-        self.history.lock().head()
+        self.log.lock().history.head()
+    }
+
+    /// A name's registration, or a wait for it.
+    pub(crate) fn await_name(self: &Arc<Self>, name: &str) -> Result<Result<Arc<Entry>, Waiting>, Full> {
+        let mut log = self.log.lock();
+        if let Some(entry) = self.names.table().get(name) {
+            return Ok(Ok(entry));
+        }
+        let (reply, told) = oneshot::channel();
+        let id = log.waiters.until_it_appears(name, reply)?;
+        Ok(Err(Waiting { feed: self.clone(), name: name.to_owned(), id, told }))
+    }
+
+    /// How a registration that was looked up has ended, or a wait for its end. `since` is this
+    /// instance's revision of the look-up.
+    pub(crate) fn monitor(
+        self: &Arc<Self>,
+        asked: &Registration,
+        since: Option<u64>,
+    ) -> Result<Monitored, Full> {
+        let mut log = self.log.lock();
+        let live = self.names.table().get(&asked.name);
+        let verdict = match judge(&Stamp::of(asked), live.clone()) {
+            stands @ Verdict::Stands(_) => stands,
+            unsure => since.and_then(|since| replay(&log.history, asked, since, live)).unwrap_or(unsure),
+        };
+        let standing = match verdict {
+            Verdict::Stands(standing) => standing,
+            Verdict::Ended(end) => return Ok(Monitored::Ended(end)),
+            Verdict::Unheard => return Ok(Monitored::Unheard),
+        };
+        let (reply, told) = oneshot::channel();
+        let id = log.waiters.until_it_ends(standing, reply)?;
+        Ok(Monitored::Waiting(Waiting { feed: self.clone(), name: asked.name.clone(), id, told }))
     }
 
     /// Marked changed when there is more to read.
@@ -96,7 +147,7 @@ impl Feed {
 
     /// Up to `max` events after a revision.
     pub(crate) fn after(&self, revision: u64, max: usize) -> Result<Vec<Event>, Compacted> {
-        self.history.lock().after(revision, max)
+        self.log.lock().history.after(revision, max)
     }
 
     /// Counts a peer's stream as attached for as long as the handle lives.
@@ -112,6 +163,62 @@ impl Feed {
     pub(crate) fn all_have(&self, peers: &[String], revision: u64) -> bool {
         let followers = self.followers.lock();
         peers.iter().all(|peer| followers.delivered.get(peer).is_some_and(|at| at.revision >= revision))
+    }
+}
+
+/// What is known of a registration that is monitored.
+pub(crate) enum Monitored {
+    Waiting(Waiting),
+    Ended(End),
+    /// This instance has no version of it, or an older one only.
+    Unheard,
+}
+
+/// Follows a registration through the changes since it was looked up. `None` where the history
+/// does not reach back.
+fn replay(history: &History, asked: &Registration, since: u64, live: Option<Arc<Entry>>) -> Option<Verdict> {
+    let mut standing = asked.clone();
+    for event in history.after(since, usize::MAX).ok()? {
+        match event.change {
+            Change::Put(entry) if entry.registration.name == asked.name => {
+                if !continues(&standing, &entry.registration) {
+                    return Some(Verdict::Ended(End::replaced(entry.registration.version)));
+                }
+                standing = entry.registration.clone();
+            }
+            Change::Removed { removed, .. } if removed.name == asked.name => {
+                return Some(Verdict::Ended(End::removed(&removed)));
+            }
+            Change::Put(_) | Change::Removed { .. } => {}
+        }
+    }
+    live.map(Verdict::Stands)
+}
+
+/// A place among the waiters, given up when it is dropped.
+pub(crate) struct Waiting {
+    feed: Arc<Feed>,
+    name: String,
+    id: u64,
+    told: oneshot::Receiver<Told>,
+}
+
+impl Waiting {
+    /// What is waited for. Told once; the feed outlives its waiters.
+    pub(crate) async fn told(&mut self) -> Option<Told> {
+        (&mut self.told).await.ok()
+    }
+
+    /// Stops waiting for an end: what stands, or the end that came at the last moment.
+    pub(crate) fn stop(mut self) -> Result<Arc<Entry>, Told> {
+        let standing = self.feed.log.lock().waiters.forget(&self.name, self.id);
+        standing.ok_or_else(|| self.told.try_recv().unwrap_or(Told::Ended(End::gone())))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.feed.log.lock().waiters.forget(&self.name, self.id);
     }
 }
 
@@ -139,5 +246,42 @@ impl Drop for Follower {
         if followers.delivered.get(&self.name).is_some_and(|attached| attached.id == self.id) {
             followers.delivered.remove(&self.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::table::Table;
+    use std::time::Duration;
+
+    /// Whichever comes first, the look or the change, the waiter is told.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_name_that_appears_while_somebody_looks_is_not_missed() {
+        const NAMES: u64 = 2000;
+        let feed =
+            Feed::new(Names::new(Arc::new(Table::new(4))), History::new(1, 10, 1 << 20), NAMES as usize);
+        let registration = |n: u64| Registration { name: format!("n{n}"), version: n, ..Default::default() };
+        let publisher = tokio::spawn({
+            let feed = feed.clone();
+            async move {
+                for n in 0..NAMES {
+                    feed.publish(vec![Decided::Put(registration(n).into())]);
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        for n in 0..NAMES {
+            let mut waiting = match feed.await_name(&format!("n{n}")).unwrap() {
+                Ok(entry) => {
+                    assert_eq!(entry.registration.version, n);
+                    continue;
+                }
+                Err(waiting) => waiting,
+            };
+            let told = tokio::time::timeout(Duration::from_secs(10), waiting.told()).await.unwrap();
+            assert!(matches!(told, Some(Told::Appeared(entry)) if entry.registration.version == n));
+        }
+        publisher.await.unwrap();
     }
 }

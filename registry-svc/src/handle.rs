@@ -3,31 +3,37 @@
 
 use crate::{
     core::{
-        command::{Deregister, Heard, Register, Registered, Renewed},
+        command::{Deregister, Heard, Register, Registered, Renewed, Update},
+        index::Total,
+        key,
         route::ShardMap,
+        select::Selector,
         shard::shard_of_lease,
         status::{StatusBoard, worst},
         table::{Entry, Page, Table},
+        waiters::Full,
     },
     driver::{At, Command, Queues, Renew},
     error::Failure,
-    feed::Feed,
+    feed::{Feed, Monitored, Waiting},
     metrics::Metrics,
     sharding::Sharding,
 };
 use kit::clock::Clock;
 use parking_lot::Mutex;
-use proto::registry::{BackendReport, BackendStatus, Registration, Removed};
+use proto::registry::{BackendReport, BackendStatus, Kind, Registration, Removed};
 use registry_client::map::Reader;
 use std::{
     collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::{mpsc::error::TrySendError, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc::error::TrySendError, oneshot, watch};
 
 /// Names that one page looks at.
 const SCAN_MAX: usize = 10_000;
+/// Label keys that an error names.
+const LABELS_TOLD: usize = 8;
 
 #[derive(Clone)]
 pub(crate) struct Handle {
@@ -48,6 +54,9 @@ pub(crate) struct Shared {
     pub(crate) statuses: Mutex<StatusBoard>,
     pub(crate) max_statuses: usize,
     pub(crate) max_watchers: usize,
+    /// A permit for each entry of a batch that waits.
+    pub(crate) batched: Semaphore,
+    pub(crate) max_batched: usize,
     pub(crate) reported: watch::Sender<u64>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
@@ -61,6 +70,14 @@ impl Handle {
     /// The same for a tenant: flags may tell it apart.
     pub(crate) fn for_tenant(&self, tenant: Option<&str>) -> Self {
         Self { tenant: tenant.map_or_else(|| self.tenant.clone(), Into::into), shared: self.shared.clone() }
+    }
+
+    pub(crate) fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Refuses a watch over the limit.
@@ -127,6 +144,53 @@ impl Handle {
             |single| single.page(after, prefix, limit, SCAN_MAX, keep),
             || self.shared.table.page(after, prefix, limit, SCAN_MAX, keep),
         )
+    }
+
+    /// A page of what a selector asks for.
+    pub(crate) fn select(&self, selector: &Selector, after: Option<&str>, limit: usize) -> Page {
+        let now = self.shared.clock.now();
+        let board = selector.tool().map(|tool| (tool, self.shared.statuses.lock()));
+        let offers = |name: &str| board.as_ref().is_none_or(|(tool, board)| board.offers(name, tool, now));
+        let prefix = selector.prefix();
+        let mut page = self.page(after, &prefix, limit, |registration| {
+            selector.keeps(registration) && offers(&registration.name)
+        });
+        // Behind the names there are properties and counters only.
+        page.next = page.next.filter(|next| key::is_shared(&prefix) || !key::is_shared(next));
+        page
+    }
+
+    /// Refuses a label key that no registration has.
+    pub(crate) fn check_labels(&self, selector: &Selector) -> Result<(), Failure> {
+        let index = self.shared.table.index();
+        let Some(unknown) = selector.known_labels().find(|key| !index.has_label(key)) else {
+            return Ok(());
+        };
+        let known = match index.label_keys(LABELS_TOLD) {
+            keys if keys.is_empty() => "none has any label".to_owned(),
+            keys => format!("known are {}", keys.join(", ")),
+        };
+        Err(Failure::UnknownLabel { key: unknown.to_owned(), known })
+    }
+
+    /// The sum of a counter over its owners.
+    pub(crate) fn total(&self, name: &str) -> Total {
+        self.shared.table.index().total(name)
+    }
+
+    /// A name's registration, or a wait for it.
+    pub(crate) fn await_name(&self, name: &str) -> Result<Result<Arc<Entry>, Waiting>, Full> {
+        self.shared.feed.await_name(name)
+    }
+
+    /// How a registration has ended, or a wait for its end.
+    pub(crate) fn monitor(&self, asked: &Registration, since: Option<u64>) -> Result<Monitored, Full> {
+        self.shared.feed.monitor(asked, since)
+    }
+
+    pub(crate) async fn update(&self, update: Update) -> Result<At<i64>, Failure> {
+        let name = update.name.clone();
+        self.ask(&name, |reply| Command::Update(update, reply)).await
     }
 
     pub(crate) async fn register(&self, register: Register) -> Result<At<Registered>, Failure> {
@@ -243,7 +307,10 @@ impl Handle {
 
     /// A registration as people see it: with what edges say of it.
     pub(crate) fn with_status(&self, entry: &Entry) -> Registration {
-        let mut registration = entry.registration.clone();
+        let mut registration = key::shown(entry.registration.clone());
+        if registration.kind() != Kind::Backend {
+            return registration;
+        }
         let statuses: Vec<BackendStatus> =
             self.shared.statuses.lock().of(&registration.name, self.shared.clock.now());
         registration.status = worst(&statuses).cloned();

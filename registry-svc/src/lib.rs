@@ -15,10 +15,11 @@
 //! * buffers for a slow watcher.
 //!
 //! # Code map
-//! `service` wires; `rpc`, `packed` and `watch` answer; `handle` leads to `driver`, the writer of each
+//! `service` wires; `rpc`, `batched`, `listing`, `packed`, `waiting` and `watch` answer; `handle` leads to `driver`, the writer of each
 //! shard, which asks `core::shard` for decisions, makes them durable in `store` and visible in
 //! `feed` and `names`; `sharding` is the flag: which model answers; `follow` hears the other instances; `events` tells the bus; `janitor` forgets.
 
+mod batched;
 mod config;
 mod core;
 mod driver;
@@ -28,6 +29,7 @@ mod feed;
 mod follow;
 mod handle;
 mod janitor;
+mod listing;
 mod metrics;
 mod names;
 mod packed;
@@ -35,6 +37,7 @@ mod rpc;
 mod service;
 mod sharding;
 mod store;
+mod waiting;
 mod watch;
 
 pub use config::Config;

@@ -41,6 +41,7 @@ pub(crate) struct Metrics {
     pub(crate) expired: Counter,
     overrun: Histogram,
     pub(crate) watchers: Gauge,
+    pub(crate) waiters: Gauge,
     pub(crate) watchers_cut: Counter,
     pub(crate) following: Family<Peer, Gauge>,
     pub(crate) resyncs: Family<Peer, Counter>,
@@ -74,6 +75,10 @@ impl Metrics {
                 OVERRUN_BUCKETS,
             ),
             watchers: registry.gauge("swarm_registry_watchers", "Open watches"),
+            waiters: registry.gauge(
+                "swarm_registry_waiters",
+                "Calls that wait for a name or for the end of a registration",
+            ),
             watchers_cut: registry
                 .counter("swarm_registry_watchers_cut", "Watches cut because they fell behind"),
             following: registry
@@ -121,6 +126,7 @@ impl Metrics {
             tombstones: self.tombstones.get_or_create_owned(&ShardLabel { shard }),
             registers: op("register"),
             deregisters: op("deregister"),
+            updates: op("update"),
             renews: op("renew"),
             heard: op("follow"),
             returned: op("return"),
@@ -138,6 +144,7 @@ pub(crate) struct ShardMetrics {
     pub(crate) tombstones: Gauge,
     pub(crate) registers: Counter,
     pub(crate) deregisters: Counter,
+    pub(crate) updates: Counter,
     pub(crate) renews: Counter,
     pub(crate) heard: Counter,
     pub(crate) returned: Counter,

@@ -1,40 +1,48 @@
 //! Handlers: decode, call, encode.
 
 use crate::{
+    batched,
     core::{
         check::{self, Malformed, REQUEST_ID_MAX},
-        command::{Deregister, Refusal, Register},
+        command::{Deregister, Done, Order, Refusal, Register, Registered, Update},
+        index::Total,
+        key,
     },
+    driver::At,
     error::Failure,
     handle::Handle,
-    packed,
+    listing, packed,
+    waiting::Place,
     watch::Watcher,
 };
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use kit::shutdown::Shutdown;
 use proto::{
-    ids::{NAME_MAX, check_name},
+    ids::check_name,
     registry::{
-        BackendReport, DeregisterRequest, DeregisterResponse, Durability, Kind, ListRequest, ListResponse,
-        LookupRequest, LookupResponse, PackedAnswer, PackedLookup, RegisterRequest, RegisterResponse,
-        Registration, RenewRequest, RenewResponse, ReportStatusRequest, ReportStatusResponse, RouteRequest,
-        RouteResponse, WatchRequest, WatchResponse, registry_service_server::RegistryService,
+        AwaitRequest, AwaitResponse, BackendReport, DeregisterBatchRequest, DeregisterBatchResponse,
+        DeregisterOutcome, DeregisterRequest, DeregisterResponse, Durability, HoldersRequest,
+        HoldersResponse, Kind, ListRequest, ListResponse, LookupRequest, LookupResponse, MonitorRequest,
+        MonitorResponse, PackedAnswer, PackedLookup, RegisterBatchRequest, RegisterBatchResponse,
+        RegisterOutcome, RegisterRequest, RegisterResponse, RenewRequest, RenewResponse, ReportStatusRequest,
+        ReportStatusResponse, RouteRequest, RouteResponse, TotalRequest, TotalResponse, UpdateCounterRequest,
+        UpdateCounterResponse, WatchRequest, WatchResponse, deregister_outcome, register_outcome,
+        registration::Spec, registry_service_server::RegistryService,
     },
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
-const PAGE_DEFAULT: u32 = 100;
-const PAGE_MAX: u32 = 1000;
-/// Encoded bytes of one page, well below the longest message.
-const PAGE_BYTES: usize = 4 << 20;
-/// Leases or reports in one request.
+/// Entries, leases or reports in one request.
 const BATCH_MAX: usize = 10_000;
 /// Metadata that names the tenant on whose behalf a call is made.
 const TENANT: &str = "swarm-tenant";
 /// Longest state or reason of a status report.
 const REASON_MAX: usize = 4096;
+/// Tool names of a status report, and their bytes.
+const TOOLS_MAX: usize = 1000;
+const TOOL_BYTES_MAX: usize = 16 << 10;
 
 pub(crate) struct Handler {
     pub(crate) handle: Handle,
@@ -50,13 +58,7 @@ impl RegistryService for Handler {
     ) -> Result<Response<RegisterResponse>, Status> {
         let handle = self.handle_of(&request);
         let command = self.decode_register(request.into_inner())?;
-        let (registered, revision) = handle.register(command).await?;
-        Ok(Response::new(RegisterResponse {
-            revision,
-            lease_id: registered.lease_id,
-            version: registered.version,
-            created: registered.created,
-        }))
+        Ok(Response::new(registered(handle.register(command).await?)))
     }
 
     async fn deregister(
@@ -64,11 +66,35 @@ impl RegistryService for Handler {
         request: Request<DeregisterRequest>,
     ) -> Result<Response<DeregisterResponse>, Status> {
         let handle = self.handle_of(&request);
-        let DeregisterRequest { request_id, name, owner, force } = request.into_inner();
-        check_name(&name).map_err(Malformed::from).map_err(Failure::from)?;
-        check_request_id(&request_id)?;
-        let ((), revision) = handle.deregister(Deregister { request_id, name, owner, force }).await?;
+        let command = decode_deregister(request.into_inner())?;
+        let ((), revision) = handle.deregister(command).await?;
         Ok(Response::new(DeregisterResponse { revision }))
+    }
+
+    async fn register_batch(
+        &self,
+        request: Request<RegisterBatchRequest>,
+    ) -> Result<Response<RegisterBatchResponse>, Status> {
+        let handle = self.handle_of(&request);
+        let entries = request.into_inner().entries;
+        check_batch("entries", entries.len())?;
+        let orders = entries.into_iter().map(|entry| self.decode_register(entry).map(Order::Register));
+        let outcomes = batched::write(&handle, orders.collect()).await?;
+        let outcomes = outcomes.into_iter().map(register_outcome).collect();
+        Ok(Response::new(RegisterBatchResponse { outcomes }))
+    }
+
+    async fn deregister_batch(
+        &self,
+        request: Request<DeregisterBatchRequest>,
+    ) -> Result<Response<DeregisterBatchResponse>, Status> {
+        let handle = self.handle_of(&request);
+        let entries = request.into_inner().entries;
+        check_batch("entries", entries.len())?;
+        let orders = entries.into_iter().map(|entry| decode_deregister(entry).map(Order::Deregister));
+        let outcomes = batched::write(&handle, orders.collect()).await?;
+        let outcomes = outcomes.into_iter().map(deregister_outcome).collect();
+        Ok(Response::new(DeregisterBatchResponse { outcomes }))
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
@@ -91,7 +117,8 @@ impl RegistryService for Handler {
         };
         let registration = Some(self.handle.with_status(&entry));
         let (revision, route_epoch) = (entry.revision, self.handle.route().epoch());
-        Ok(Response::new(LookupResponse { registration, revision, route_epoch }))
+        let node = self.node.to_string();
+        Ok(Response::new(LookupResponse { registration, revision, route_epoch, node }))
     }
 
     type LookupStreamStream = BoxStream<'static, Result<PackedAnswer, Status>>;
@@ -107,17 +134,44 @@ impl RegistryService for Handler {
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let handle = self.handle_of(&request);
-        let request = request.into_inner();
-        check_filter(&request)?;
-        let revision = self.handle.feed().head();
-        let limit = if request.page_size == 0 { PAGE_DEFAULT } else { request.page_size.min(PAGE_MAX) };
-        let after = (!request.page_token.is_empty()).then_some(request.page_token.as_str());
-        let page = handle
-            .page(after, &request.name_prefix, limit as usize, |registration| passes(registration, &request));
-        let all = page.entries.iter().map(|entry| self.handle.with_status(entry));
-        let (registrations, cut) = within_bytes(all);
-        let next_page_token = cut.or(page.next).unwrap_or_default();
-        Ok(Response::new(ListResponse { registrations, next_page_token, revision }))
+        Ok(Response::new(listing::list(&handle, request.into_inner())?))
+    }
+
+    async fn holders(&self, request: Request<HoldersRequest>) -> Result<Response<HoldersResponse>, Status> {
+        let handle = self.handle_of(&request);
+        Ok(Response::new(listing::holders(&handle, request.into_inner())?))
+    }
+
+    async fn update_counter(
+        &self,
+        request: Request<UpdateCounterRequest>,
+    ) -> Result<Response<UpdateCounterResponse>, Status> {
+        let handle = self.handle_of(&request);
+        let UpdateCounterRequest { request_id, name, owner, delta } = request.into_inner();
+        check_request_id(&request_id)?;
+        let name = key::key(Kind::Counter, &name, &owner).map_err(Failure::from)?;
+        let (value, revision) = handle.update(Update { request_id, name, delta }).await?;
+        Ok(Response::new(UpdateCounterResponse { value, revision }))
+    }
+
+    async fn total(&self, request: Request<TotalRequest>) -> Result<Response<TotalResponse>, Status> {
+        let name = request.into_inner().name;
+        check_name(&name).map_err(Malformed::from).map_err(Failure::from)?;
+        let Total { sum, holders } = self.handle.total(&name);
+        let fits = i64::try_from(sum);
+        let nearest = if sum < 0 { i64::MIN } else { i64::MAX };
+        let (sum, saturated) = (fits.unwrap_or(nearest), fits.is_err());
+        Ok(Response::new(TotalResponse { sum, holders, saturated }))
+    }
+
+    async fn r#await(&self, request: Request<AwaitRequest>) -> Result<Response<AwaitResponse>, Status> {
+        let AwaitRequest { name, wait_ms } = request.into_inner();
+        check_name(&name).map_err(Malformed::from).map_err(Failure::from)?;
+        Ok(Response::new(self.place().await_name(name, wait_ms).await?))
+    }
+
+    async fn monitor(&self, request: Request<MonitorRequest>) -> Result<Response<MonitorResponse>, Status> {
+        Ok(Response::new(self.place().monitor(request.into_inner()).await?))
     }
 
     type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
@@ -162,6 +216,10 @@ impl Handler {
         self.handle.for_tenant(request.metadata().get(TENANT).and_then(|tenant| tenant.to_str().ok()))
     }
 
+    fn place(&self) -> Place<'_> {
+        Place { handle: &self.handle, node: &self.node, shutdown: &self.shutdown }
+    }
+
     fn decode_register(&self, request: RegisterRequest) -> Result<Register, Failure> {
         let RegisterRequest { request_id, registration, ttl_ms, replace, lost_lease_id } = request;
         check_request_id(&request_id)?;
@@ -171,11 +229,47 @@ impl Handler {
         } else {
             registration.ttl_ms = 0;
         }
+        registration.name = key::key(registration.kind(), &registration.name, &registration.owner)?;
+        if let Some(Spec::Counter(counter)) = &mut registration.spec {
+            counter.recent.clear();
+        }
         registration.registered_at_ms = self.handle.clock().timestamp().0;
         check::check(&registration)?;
         let returns = lost_lease_id != 0 && registration.durability() == Durability::Ephemeral;
         Ok(Register { request_id, registration, replace, returns })
     }
+}
+
+fn decode_deregister(request: DeregisterRequest) -> Result<Deregister, Failure> {
+    let kind = request.kind();
+    let DeregisterRequest { request_id, name, owner, force, .. } = request;
+    check_request_id(&request_id)?;
+    Ok(Deregister { request_id, name: key::key(kind, &name, &owner)?, owner, force })
+}
+
+fn registered((registered, revision): At<Registered>) -> RegisterResponse {
+    let Registered { lease_id, version, created } = registered;
+    RegisterResponse { revision, lease_id, version, created }
+}
+
+fn register_outcome(outcome: Result<At<Done>, Failure>) -> RegisterOutcome {
+    let outcome = match outcome {
+        Ok((Done::Registered(answer), revision)) => {
+            register_outcome::Outcome::Registered(registered((answer, revision)))
+        }
+        // What it is not asked for it does not answer.
+        Ok((Done::Deregistered, _)) => return RegisterOutcome::default(),
+        Err(failure) => register_outcome::Outcome::Error(failure.into()),
+    };
+    RegisterOutcome { outcome: Some(outcome) }
+}
+
+fn deregister_outcome(outcome: Result<At<Done>, Failure>) -> DeregisterOutcome {
+    let outcome = match outcome {
+        Ok((_, revision)) => deregister_outcome::Outcome::Deregistered(DeregisterResponse { revision }),
+        Err(failure) => deregister_outcome::Outcome::Error(failure.into()),
+    };
+    DeregisterOutcome { outcome: Some(outcome) }
 }
 
 fn check_request_id(request_id: &str) -> Result<(), Failure> {
@@ -190,51 +284,26 @@ fn check_batch(what: &'static str, len: usize) -> Result<(), Failure> {
     Err(Malformed::Value { field: what, found: len.to_string(), allowed }.into())
 }
 
-fn check_filter(request: &ListRequest) -> Result<(), Failure> {
-    let is_name_part = |text: &str| text.len() <= NAME_MAX && (text.is_empty() || check_name(text).is_ok());
-    if !is_name_part(&request.page_token) {
-        return Err(Failure::PageToken);
-    }
-    if !is_name_part(&request.name_prefix) {
-        check_name(&request.name_prefix).map_err(Malformed::from)?;
-    }
-    if Kind::try_from(request.kind).is_err() {
-        let found = request.kind.to_string();
-        return Err(Malformed::Value { field: "kind", found, allowed: "1, 2, 3 or 0 for any" }.into());
-    }
-    Ok(())
-}
-
-fn passes(registration: &Registration, filter: &ListRequest) -> bool {
-    let kind = filter.kind();
-    let of_kind = kind == Kind::Unspecified || registration.kind() == kind;
-    of_kind && filter.labels.iter().all(|(key, value)| registration.labels.get(key) == Some(value))
-}
-
-/// As many as fit one message; the last name that did when not all do.
-fn within_bytes(all: impl Iterator<Item = Registration>) -> (Vec<Registration>, Option<String>) {
-    let mut bytes = 0;
-    let mut fit: Vec<Registration> = Vec::new();
-    for registration in all {
-        bytes += prost::Message::encoded_len(&registration);
-        if bytes > PAGE_BYTES && !fit.is_empty() {
-            let last = fit.last().map(|last| last.name.clone());
-            return (fit, last);
-        }
-        fit.push(registration);
-    }
-    (fit, None)
-}
-
 fn decode_report(report: BackendReport, edge: &str) -> Result<BackendReport, Failure> {
     check_name(&report.name).map_err(Malformed::from)?;
     let mut status = report.status.ok_or(Malformed::Missing { field: "status" })?;
     if !["starting", "ready", "failing", "stopped"].contains(&status.state.as_str()) {
-        let found = status.state.chars().take(200).collect();
         let allowed = "starting, ready, failing or stopped are allowed";
-        return Err(Malformed::Value { field: "state", found, allowed }.into());
+        return Err(Malformed::value("state", &status.state, allowed).into());
     }
     check::within("reason", &status.reason, REASON_MAX)?;
+    check_tools(&status.tool_names)?;
     status.edge = edge.to_owned();
     Ok(BackendReport { name: report.name, status: Some(status) })
+}
+
+fn check_tools(names: &[String]) -> Result<(), Malformed> {
+    let (count, bytes) = (names.len(), names.iter().map(String::len).sum());
+    if count > TOOLS_MAX {
+        return Err(Malformed::value("tool_names", &count.to_string(), "at most 1000 can be told"));
+    }
+    if bytes > TOOL_BYTES_MAX {
+        return Err(Malformed::TooLong { field: "tool_names", bytes, max: TOOL_BYTES_MAX });
+    }
+    Ok(())
 }

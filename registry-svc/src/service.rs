@@ -32,7 +32,7 @@ use proto::{
 };
 use rand::{SeedableRng as _, rngs::StdRng};
 use std::{sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Reads the store, adds the gRPC service to the node and starts the writers, the followers of
 /// the other instances, and the publisher of facts.
@@ -65,7 +65,7 @@ pub(crate) fn assemble(
     let names = Names::new(table.clone());
     let sharding = sharding(config, ctx, &names)?;
     let history = History::new(ctx.generation, config.history, config.history_bytes);
-    let feed = Feed::new(names, history);
+    let feed = Feed::new(names, history, config.max_waiters);
     let (queues, inboxes): (Vec<Queues>, Vec<Inbox>) =
         (0..config.shards).map(|_| queues(config.queue)).unzip();
     let shards = restore(store.load()?, config, ctx, &table, &feed);
@@ -96,6 +96,8 @@ pub(crate) fn assemble(
         statuses: Mutex::new(StatusBoard::new(config.max_statuses, config.status_ttl)),
         max_statuses: config.max_statuses,
         max_watchers: config.max_watchers,
+        batched: Semaphore::new(config.max_batched),
+        max_batched: config.max_batched,
         reported: watch::Sender::new(0),
         clock: ctx.clock.clone(),
         metrics,

@@ -169,6 +169,19 @@ impl Sharding {
         }
     }
 
+    /// One place in the lane for all writes of a batch, when any of its names is not sharded.
+    pub(crate) async fn turn_of_batch(&self, all_sharded: bool) -> Result<Option<Turn<'_>>, Failure> {
+        if all_sharded { Ok(None) } else { self.lane.turn().await.map(Some) }
+    }
+
+    /// Whether each of the names is sharded.
+    pub(crate) fn all_sharded<'a>(&self, mut names: impl Iterator<Item = &'a str>, tenant: &str) -> bool {
+        match self.flag.place_for_all().map(Path::of) {
+            Some(for_all) => for_all == Path::Shards,
+            None => names.all(|name| self.path(name, tenant) == Path::Shards),
+        }
+    }
+
     fn path(&self, name: &str, tenant: &str) -> Path {
         let attributes = [("tenant", tenant.into())];
         Path::of(self.flag.place(&EvalContext::key(name).with(&attributes)))

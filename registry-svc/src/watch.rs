@@ -1,7 +1,10 @@
 //! One watcher: the state as of a revision, `synced`, then every change after it.
 
 use crate::{
-    core::history::{Change, Event},
+    core::{
+        history::{Change, Event},
+        key,
+    },
     error::Failure,
     feed::Follower,
     handle::Handle,
@@ -200,14 +203,22 @@ impl Watcher {
     }
 
     fn wants_state(&self, registration: &Registration) -> bool {
-        let of_kind = self.kind == Kind::Unspecified || registration.kind() == self.kind;
+        let of_kind = self.is_asked_for(registration.kind);
         let is_durable = registration.durability() == Durability::Durable;
         let in_scope = self.is_local(&registration.origin) || (self.follower.is_some() && is_durable);
         of_kind && in_scope
     }
 
     fn wants_change(&self, change: &Change) -> bool {
-        change.is_of(self.kind) && self.is_local(change.origin())
+        self.is_asked_for(change.kind()) && self.is_local(change.origin())
+    }
+
+    /// Properties and counters only where they are asked for, and to peers.
+    fn is_asked_for(&self, kind: i32) -> bool {
+        match self.kind {
+            Kind::Unspecified => self.follower.is_some() || !key::is_shared_kind(kind),
+            wanted => kind == i32::from(wanted),
+        }
     }
 
     fn is_local(&self, origin: &str) -> bool {
@@ -216,11 +227,23 @@ impl Watcher {
 
     fn change(&self, event: Event) -> WatchResponse {
         let revision = event.revision;
-        WatchResponse { revision, event: Some(event.change.into()) }
+        WatchResponse { revision, event: Some(self.shown(event.change.into())) }
+    }
+
+    /// Peers are told keys, everybody else names.
+    fn shown(&self, event: watch_response::Event) -> watch_response::Event {
+        match event {
+            told if self.follower.is_some() => told,
+            watch_response::Event::Put(put) => watch_response::Event::Put(key::shown(put)),
+            watch_response::Event::Removed(removed) => {
+                watch_response::Event::Removed(key::shown_removal(removed))
+            }
+            other => other,
+        }
     }
 
     fn response(&self, event: watch_response::Event) -> WatchResponse {
-        WatchResponse { revision: self.revision, event: Some(event) }
+        WatchResponse { revision: self.revision, event: Some(self.shown(event)) }
     }
 }
 

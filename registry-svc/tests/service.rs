@@ -262,11 +262,12 @@ async fn a_list_pages_in_name_order_and_filters() {
     let cluster = Cluster::of(1, Config::default()).await;
     let client = cluster.client("n1");
     let names: Vec<String> = (0..1234).map(|n| format!("b{n:04}")).collect();
+    let even = |name: &str| name.ends_with(['0', '2', '4', '6', '8']).to_string();
     let writes = names.iter().rev().map(|name| {
-        let labels = [("even".to_owned(), name.ends_with(['0', '2', '4', '6', '8']).to_string())].into();
-        client.register(Registration { labels, ..durable(name, "o", "x") }, false)
+        let labels = [("even".to_owned(), even(name))].into();
+        Registration { labels, ..durable(name, "o", "x") }
     });
-    futures::future::try_join_all(writes).await.unwrap();
+    assert!(client.register_batch(writes.collect(), false).await.iter().all(Result::is_ok));
     let all = client.list(&Filter::default()).await.unwrap();
     assert!(all.iter().map(|registration| &registration.name).eq(&names));
     let even = Filter { labels: [("even".to_owned(), "true".to_owned())].into(), ..Default::default() };

@@ -1,6 +1,6 @@
 //! One call, one method.
 
-use crate::{Error, Mirror};
+use crate::{Error, Mirror, batch::messages};
 use kit::{
     directory::{Directory, Instance, State},
     rpc::{CallPolicy, Channels, MAX_MESSAGE, with_deadline},
@@ -20,13 +20,13 @@ use tonic::{Response, Status, Streaming, transport::Channel};
 pub const SERVICE: &str = "registry";
 
 /// For one instance; a call asks at most [`INSTANCES_MAX`] of them.
-const DEADLINE: Duration = Duration::from_secs(2);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
 const INSTANCES_MAX: usize = 3;
 const PAGE_SIZE: u32 = 500;
-/// Statuses or leases in one message.
+/// Leases in one message.
 const BATCH: usize = 1000;
 
-type Stub = RegistryServiceClient<Channel>;
+pub(crate) type Stub = RegistryServiceClient<Channel>;
 
 /// Which registrations [`RegistryClient::list`] answers; the default is all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,6 +37,24 @@ pub struct Filter {
     pub name_prefix: String,
     /// Only registrations that carry all of these.
     pub labels: BTreeMap<String, String>,
+    /// Only backends of which an edge reports a tool of this name; empty is any.
+    pub tool: String,
+    /// Only backends reached by `stdio` or `http`; empty is any.
+    pub transport: String,
+    /// Only backends of this zone; empty is any.
+    pub zone: String,
+    /// Whether a label key that no registration has is [`Error::Invalid`], as for words that a
+    /// person typed; else nothing passes.
+    pub known_labels: bool,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    /// In name order; may be none although more follow.
+    pub registrations: Vec<Registration>,
+    /// Where the next page starts, for the same filter; `None` at the end.
+    pub next: Option<String>,
 }
 
 /// Typed calls to whichever instance of registry-svc answers. Cheap to clone.
@@ -61,22 +79,12 @@ impl RegistryClient {
         registration: Registration,
         replace: bool,
     ) -> Result<RegisterResponse, Error> {
-        self.register_again(registration, replace, 0).await
-    }
-
-    /// The same for a registration whose lease the registry lost: before new work.
-    pub(crate) async fn register_again(
-        &self,
-        registration: Registration,
-        replace: bool,
-        lost_lease_id: u64,
-    ) -> Result<RegisterResponse, Error> {
         let request = RegisterRequest {
             request_id: ids::request_id(),
             ttl_ms: registration.ttl_ms,
             registration: Some(registration),
             replace,
-            lost_lease_id,
+            lost_lease_id: 0,
         };
         let call = |mut stub: Stub, left| {
             let request = with_deadline(request.clone(), left);
@@ -93,7 +101,10 @@ impl RegistryClient {
         force: bool,
     ) -> Result<DeregisterResponse, Error> {
         let (name, owner) = (name.to_owned(), owner.to_owned());
-        let request = DeregisterRequest { request_id: ids::request_id(), name, owner, force };
+        self.free(DeregisterRequest { request_id: ids::request_id(), name, owner, force, kind: 0 }).await
+    }
+
+    pub(crate) async fn free(&self, request: DeregisterRequest) -> Result<DeregisterResponse, Error> {
         let mut unknown = false;
         let mut last = no_instance();
         for instance in self.candidates() {
@@ -148,32 +159,44 @@ impl RegistryClient {
         let mut all = Vec::new();
         let mut page_token = String::new();
         loop {
-            let request = ListRequest {
-                page_size: PAGE_SIZE,
-                page_token,
-                kind: filter.kind.into(),
-                name_prefix: filter.name_prefix.clone(),
-                labels: filter.labels.clone(),
-            };
-            let call = |mut stub: Stub, left| {
-                let request = with_deadline(request.clone(), left);
-                async move { stub.list(request).await }
-            };
-            let page = self.anywhere(call).await?;
+            let page = self.page(filter, PAGE_SIZE, page_token).await?;
             all.extend(page.registrations);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok(all);
+            match page.next {
+                Some(next) => page_token = next,
+                None => return Ok(all),
             }
         }
+    }
+
+    /// One page of up to `page_size` (at most 1000). `token` is empty, or the `next` of the page
+    /// before, of whichever instance: what stands all the time is neither missed nor repeated.
+    pub async fn page(&self, filter: &Filter, page_size: u32, token: String) -> Result<Page, Error> {
+        let request = ListRequest {
+            page_size,
+            page_token: token,
+            kind: filter.kind.into(),
+            name_prefix: filter.name_prefix.clone(),
+            labels: filter.labels.clone(),
+            tool: filter.tool.clone(),
+            transport: filter.transport.clone(),
+            zone: filter.zone.clone(),
+            known_labels: filter.known_labels,
+        };
+        let call = |mut stub: Stub, left| {
+            let request = with_deadline(request.clone(), left);
+            async move { stub.list(request).await }
+        };
+        let answer = self.anywhere(call).await?;
+        let next = Some(answer.next_page_token).filter(|token| !token.is_empty());
+        Ok(Page { registrations: answer.registrations, next })
     }
 
     /// Tells what an edge sees of its backends. Answers after which time reports are forgotten
     /// unless they are repeated: report every third of it, and at each change.
     pub async fn report_status(&self, edge: &str, reports: Vec<BackendReport>) -> Result<Duration, Error> {
         let mut ttl = Duration::from_secs(30);
-        for chunk in reports.chunks(BATCH) {
-            let request = ReportStatusRequest { edge: edge.to_owned(), reports: chunk.to_vec() };
+        for reports in messages(reports) {
+            let request = ReportStatusRequest { edge: edge.to_owned(), reports };
             let call = |mut stub: Stub, left| {
                 let request = with_deadline(request.clone(), left);
                 async move { stub.report_status(request).await }
@@ -217,7 +240,16 @@ impl RegistryClient {
         instances
     }
 
-    async fn anywhere<T, F, Fut>(&self, mut call: F) -> Result<T, Error>
+    pub(crate) async fn anywhere<T, F, Fut>(&self, call: F) -> Result<T, Error>
+    where
+        F: FnMut(Stub, Duration) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.anywhere_within(DEADLINE, call).await
+    }
+
+    /// The same with another deadline for each instance.
+    pub(crate) async fn anywhere_within<T, F, Fut>(&self, deadline: Duration, mut call: F) -> Result<T, Error>
     where
         F: FnMut(Stub, Duration) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
@@ -225,7 +257,7 @@ impl RegistryClient {
         let mut unknown = false;
         let mut last = no_instance();
         for instance in self.candidates() {
-            match self.at(&instance, &mut call).await {
+            match self.at_within(deadline, &instance, &mut call).await {
                 Err(error) if error.is_transient() => {
                     unknown |= matches!(error, Error::Unknown(_));
                     last = error;
@@ -238,12 +270,25 @@ impl RegistryClient {
     }
 
     /// Every call may be repeated: reads, and writes by their request id or their value.
-    async fn at<T, F, Fut>(&self, instance: &Instance, mut call: F) -> Result<T, Error>
+    async fn at<T, F, Fut>(&self, instance: &Instance, call: F) -> Result<T, Error>
     where
         F: FnMut(Stub, Duration) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let policy = CallPolicy { attempts: 2, ..CallPolicy::idempotent(DEADLINE) };
+        self.at_within(DEADLINE, instance, call).await
+    }
+
+    async fn at_within<T, F, Fut>(
+        &self,
+        deadline: Duration,
+        instance: &Instance,
+        mut call: F,
+    ) -> Result<T, Error>
+    where
+        F: FnMut(Stub, Duration) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let policy = CallPolicy { attempts: 2, ..CallPolicy::idempotent(deadline) };
         let make = |channel: Channel, left| {
             let stub = RegistryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
             call(stub, left)

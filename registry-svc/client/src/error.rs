@@ -1,6 +1,9 @@
 //! What a caller may act on.
 
-use proto::error::{Code, detail};
+use proto::{
+    error::{Code, detail},
+    registry::EntryError,
+};
 use tonic::Status;
 
 /// Why a call to the registry failed.
@@ -64,6 +67,16 @@ impl Error {
     /// Whether another instance, or this one later, may do it.
     pub fn is_transient(&self) -> bool {
         matches!(self, Error::Exhausted(_) | Error::Unavailable(_) | Error::Unknown(_) | Error::Failed(_))
+    }
+}
+
+/// As if the entry had been asked for alone.
+impl From<EntryError> for Error {
+    fn from(error: EntryError) -> Self {
+        let code = Code::of_reason(&error.reason).unwrap_or(Code::Internal);
+        let metadata: Vec<(&str, &str)> =
+            error.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        Error::from(code.status(error.message.clone(), &metadata))
     }
 }
 

@@ -1,8 +1,7 @@
 //! Keeps ephemeral registrations alive for as long as it lives itself.
 
 use crate::{Error, RegistryClient};
-use futures::StreamExt as _;
-use proto::registry::{Durability, Registration};
+use proto::registry::{Durability, Kind, Registration};
 use rand::Rng as _;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,14 +19,12 @@ const ORDERS: usize = 256;
 /// that stood still lets its holders in for three seconds at least before it ends leases.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// Registrations that are under way together.
-const REGISTERING: usize = 64;
-/// Registrations between two looks at what is due for renewal.
-const REGISTERED_AT_ONCE: usize = 256;
+/// Registrations in one batch, between two looks at what is due for renewal.
+const REGISTERED_AT_ONCE: usize = 2000;
 
 /// Renews leases in batches, each after a quarter to a third of its time to live, and registers
-/// again what the registry does not know any more (it restarted, or another instance answers
-/// now). When the keeper is dropped, its registrations run out with their leases.
+/// again, in batches too, what the registry does not know any more (it restarted, or another
+/// instance answers now). When the keeper is dropped, its registrations run out with their leases.
 #[derive(Debug)]
 pub struct Keeper {
     client: RegistryClient,
@@ -39,7 +36,17 @@ pub struct Keeper {
 #[derive(Debug)]
 enum Order {
     Keep { registration: Box<Registration>, lease_id: u64 },
-    Release { name: String },
+    Release { key: Key },
+}
+
+/// What tells registrations apart: the name, and of a property or a counter its kind and owner.
+type Key = (String, i32, String);
+
+fn key(kind: Kind, name: &str, owner: &str) -> Key {
+    match kind {
+        Kind::Property | Kind::Counter => (name.to_owned(), kind.into(), owner.to_owned()),
+        Kind::Unspecified | Kind::Backend | Kind::Agent | Kind::Worker => (name.to_owned(), 0, String::new()),
+    }
 }
 
 impl Keeper {
@@ -48,7 +55,7 @@ impl Keeper {
         let (orders, receiver) = mpsc::channel(ORDERS);
         let (sender, lost) = watch::channel(BTreeMap::new());
         let stop = CancellationToken::new();
-        let task = Task { client: client.clone(), kept: BTreeMap::new(), lost: sender };
+        let task = Task { client: client.clone(), kept: BTreeMap::new(), next: None, lost: sender };
         tokio::spawn(stop.clone().run_until_cancelled_owned(task.run(receiver)));
         Self { client, orders, lost, _stop: stop.drop_guard() }
     }
@@ -65,13 +72,38 @@ impl Keeper {
         self.order(Order::Keep { registration: registration.into(), lease_id }).await
     }
 
+    /// The same for many at once: answers each refusal with its place. What is not refused is
+    /// kept.
+    pub async fn keep_all(&self, mut registrations: Vec<Registration>) -> Result<Vec<(usize, Error)>, Error> {
+        let mut refused = Vec::new();
+        for registration in &mut registrations {
+            registration.durability = Durability::Ephemeral.into();
+        }
+        let answers = self.client.register_batch(registrations.clone(), true).await;
+        for (place, (registration, answer)) in registrations.into_iter().zip(answers).enumerate() {
+            let lease_id = match answer {
+                Ok(answer) => answer.lease_id,
+                Err(error) if error.is_transient() => 0,
+                Err(refusal) => {
+                    refused.push((place, refusal));
+                    continue;
+                }
+            };
+            self.order(Order::Keep { registration: registration.into(), lease_id }).await?;
+        }
+        Ok(refused)
+    }
+
     /// Stops keeping a name and frees it.
     pub async fn release(&self, name: &str, owner: &str) -> Result<(), Error> {
-        self.order(Order::Release { name: name.to_owned() }).await?;
-        match self.client.deregister(name, owner, false).await {
-            Ok(_) | Err(Error::NotFound(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
+        self.order(Order::Release { key: key(Kind::Unspecified, name, owner) }).await?;
+        freed(self.client.deregister(name, owner, false).await)
+    }
+
+    /// Stops keeping one owner's property or counter and frees it.
+    pub async fn release_held(&self, kind: Kind, name: &str, owner: &str) -> Result<(), Error> {
+        self.order(Order::Release { key: key(kind, name, owner) }).await?;
+        freed(self.client.deregister_held(kind, name, owner).await)
     }
 
     /// The names that are kept but refused at the last try, each with the reason.
@@ -82,6 +114,14 @@ impl Keeper {
     async fn order(&self, order: Order) -> Result<(), Error> {
         let stopped = |_| Error::Failed("the keeper has stopped".into());
         self.orders.send(order).await.map_err(stopped)
+    }
+}
+
+/// What is gone already is freed too.
+fn freed<T>(answer: Result<T, Error>) -> Result<(), Error> {
+    match answer {
+        Ok(_) | Err(Error::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -96,7 +136,9 @@ struct Kept {
 
 struct Task {
     client: RegistryClient,
-    kept: BTreeMap<String, Kept>,
+    kept: BTreeMap<Key, Kept>,
+    // When the first of them is due, or earlier.
+    next: Option<Instant>,
     lost: watch::Sender<BTreeMap<String, Error>>,
 }
 
@@ -104,13 +146,15 @@ impl Task {
     async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut taken = Vec::new();
         loop {
-            let next = self.kept.values().map(|kept| kept.due).min();
             tokio::select! {
                 count = orders.recv_many(&mut taken, ORDERS) => match count {
                     0 => return,
                     _ => taken.drain(..).for_each(|order| self.obey(order)),
                 },
-                () = sleep_until(next) => self.refresh().await,
+                () = sleep_until(self.next) => {
+                    self.refresh().await;
+                    self.next = self.kept.values().map(|kept| kept.due).min();
+                }
             }
         }
     }
@@ -119,12 +163,14 @@ impl Task {
         match order {
             Order::Keep { registration, lease_id } => {
                 let due = if lease_id == 0 { Instant::now() } else { renewal(&registration) };
+                let key = key(registration.kind(), &registration.name, &registration.owner);
                 let kept = Kept { registration: *registration, lease_id, lost_lease_id: 0, due };
-                self.kept.insert(kept.registration.name.clone(), kept);
+                self.kept.insert(key, kept);
+                self.next = self.next.into_iter().chain([due]).min();
             }
-            Order::Release { name } => {
-                self.kept.remove(&name);
-                self.found(&name);
+            Order::Release { key } => {
+                self.kept.remove(&key);
+                self.found(&key.0);
             }
         }
     }
@@ -164,36 +210,28 @@ impl Task {
     /// Registers some of what has no lease.
     async fn register_bare(&mut self) {
         let now = Instant::now();
-        let bare = self.kept.values().filter(|kept| kept.lease_id == 0 && kept.due <= now);
-        let calls: Vec<_> = bare
-            .take(REGISTERED_AT_ONCE)
-            .map(|kept| {
-                let (client, lost) = (self.client.clone(), kept.lost_lease_id);
-                let registration = kept.registration.clone();
-                async move {
-                    let name = registration.name.clone();
-                    (name, client.register_again(registration, true, lost).await)
-                }
-            })
-            .collect();
-        let mut answers = futures::stream::iter(calls).buffer_unordered(REGISTERING);
-        while let Some((name, answer)) = answers.next().await {
-            self.registered(&name, answer.map(|answer| answer.lease_id));
+        let bare = self.kept.iter().filter(|(_, kept)| kept.lease_id == 0 && kept.due <= now);
+        let bare = bare.take(REGISTERED_AT_ONCE);
+        let (keys, lost): (Vec<Key>, Vec<(Registration, u64)>) =
+            bare.map(|(key, kept)| (key.clone(), (kept.registration.clone(), kept.lost_lease_id))).unzip();
+        let answers = self.client.register_again(lost, true).await;
+        for (key, answer) in keys.iter().zip(answers) {
+            self.registered(key, answer.map(|answer| answer.lease_id));
         }
     }
 
-    fn registered(&mut self, name: &str, lease_id: Result<u64, Error>) {
-        let Some(kept) = self.kept.get_mut(name) else {
+    fn registered(&mut self, key: &Key, lease_id: Result<u64, Error>) {
+        let Some(kept) = self.kept.get_mut(key) else {
             return;
         };
         match lease_id {
             Ok(lease_id) => {
                 (kept.lease_id, kept.due) = (lease_id, renewal(&kept.registration));
-                self.found(name);
+                self.found(&key.0);
             }
             Err(error) => {
                 kept.due = Instant::now() + retry(&kept.registration);
-                self.missed(name, error);
+                self.missed(&key.0, error);
             }
         }
     }

@@ -7,13 +7,17 @@
 
 #![warn(missing_docs)]
 
+mod batch;
 mod client;
 mod error;
 mod keeper;
 pub mod map;
 mod mirror;
+mod shared;
+mod waiting;
 
-pub use client::{Filter, RegistryClient, SERVICE};
+pub use client::{Filter, Page, RegistryClient, SERVICE};
 pub use error::Error;
 pub use keeper::Keeper;
 pub use mirror::{Mirror, Names};
+pub use waiting::{End, Found};

@@ -26,6 +26,8 @@ pub(crate) struct Batch {
     pub(crate) writes: Vec<Write>,
     /// Leases that its answers tell of.
     pub(crate) granted: Vec<u64>,
+    /// Names that it adds, less those that it frees.
+    pub(crate) grown: i64,
     pub(super) pending: BTreeMap<Name, Option<Arc<Registration>>>,
 }
 
@@ -45,8 +47,11 @@ impl Batch {
         versions
     }
 
-    pub(super) fn put(&mut self, registration: Registration, was_durable: bool) {
+    /// A registration in the place of `old`.
+    pub(super) fn put(&mut self, registration: Registration, old: Option<&Registration>) {
         let registration = Arc::new(registration);
+        let was_durable = old.is_some_and(|old| old.durability() == Durability::Durable);
+        self.grown += i64::from(old.is_none());
         if registration.durability() == Durability::Durable {
             self.writes.push(Write::Put(registration.clone()));
         } else if was_durable {
@@ -57,6 +62,7 @@ impl Batch {
     }
 
     pub(super) fn remove(&mut self, removed: Arc<Removed>, kind: i32) {
+        self.grown -= 1;
         self.pending.insert(Name::new(&removed.name), None);
         self.changes.push(Decided::Removed { removed, kind });
     }

@@ -1,5 +1,9 @@
 //! What may be registered. Every refusal names the field, what it has and what is allowed.
 
+use crate::core::{
+    counter,
+    key::{self, Parts},
+};
 use proto::{
     ids::{NameError, check_name},
     registry::{BackendSpec, Durability, Kind, Registration, backend_spec::Transport, registration::Spec},
@@ -37,6 +41,11 @@ pub(crate) enum Malformed {
 }
 
 impl Malformed {
+    /// A value that is not allowed, cut to a length that fits a message.
+    pub(crate) fn value(field: &'static str, found: &str, allowed: &'static str) -> Self {
+        Malformed::Value { field, found: found.chars().take(200).collect(), allowed }
+    }
+
     /// The field of the request that is wrong.
     pub(crate) fn field(&self) -> &'static str {
         match self {
@@ -53,7 +62,7 @@ impl Malformed {
 
 /// Checks a registration as a client or a peer sends it.
 pub(crate) fn check(registration: &Registration) -> Result<(), Malformed> {
-    check_name(&registration.name)?;
+    check_own_key(registration)?;
     let bytes = prost::Message::encoded_len(registration);
     if bytes > BYTES_MAX {
         return Err(Malformed::TooLarge { bytes });
@@ -77,6 +86,20 @@ pub(crate) fn within(field: &'static str, text: &str, max: usize) -> Result<(), 
     if text.len() > max { Err(Malformed::TooLong { field, bytes: text.len(), max }) } else { Ok(()) }
 }
 
+/// A name; of a property or a counter the key of its kind and owner.
+fn check_own_key(registration: &Registration) -> Result<(), Malformed> {
+    let kind = registration.kind();
+    if key::prefix(kind).is_empty() {
+        return Ok(check_name(&registration.name)?);
+    }
+    match key::parts(&registration.name) {
+        Some(Parts { kind: of, name, owner }) if of == kind && owner == registration.owner => {
+            key::key(kind, name, owner).map(drop)
+        }
+        _ => Err(Malformed::value("name", &registration.name, "it must be the key of its kind and owner")),
+    }
+}
+
 fn check_labels(registration: &Registration) -> Result<(), Malformed> {
     let count = registration.labels.len();
     if count > LABELS_MAX {
@@ -97,12 +120,15 @@ fn check_spec(registration: &Registration) -> Result<(), Malformed> {
         (Kind::Unspecified, _) => Err(Malformed::Missing { field: "kind" }),
         (Kind::Backend, Some(Spec::Backend(backend))) => check_backend(backend),
         (Kind::Backend, _) => Err(Malformed::Missing { field: "backend" }),
-        (Kind::Agent | Kind::Worker, Some(Spec::Backend(_))) => Err(Malformed::Value {
-            field: "backend",
-            found: "a backend spec".into(),
-            allowed: "only kind backend has one",
-        }),
-        (Kind::Agent | Kind::Worker, _) => Ok(()),
+        (Kind::Counter, Some(Spec::Counter(found))) => counter::check(found),
+        (Kind::Counter, _) => Err(Malformed::Missing { field: "counter" }),
+        (_, Some(Spec::Backend(_))) => {
+            Err(Malformed::value("backend", "a backend spec", "only kind backend has one"))
+        }
+        (_, Some(Spec::Counter(_))) => {
+            Err(Malformed::value("counter", "a counter", "only kind counter has one"))
+        }
+        (Kind::Agent | Kind::Worker | Kind::Property, _) => Ok(()),
     }
 }
 
@@ -113,25 +139,13 @@ fn check_backend(backend: &BackendSpec) -> Result<(), Malformed> {
             return Err(Malformed::Missing { field: "command" });
         }
         Some(Transport::Http(http)) if !is_http(&http.url) => {
-            let found = http.url.chars().take(200).collect();
-            return Err(Malformed::Value {
-                field: "url",
-                found,
-                allowed: "http:// or https:// and a host are needed",
-            });
+            return Err(Malformed::value("url", &http.url, "http:// or https:// and a host are needed"));
         }
         Some(_) => {}
     }
     match backend.strategy.as_str() {
         "" | "per_connection" | "pooled" => Ok(()),
-        other => {
-            let found = other.chars().take(200).collect();
-            Err(Malformed::Value {
-                field: "strategy",
-                found,
-                allowed: "per_connection, pooled or empty are allowed",
-            })
-        }
+        other => Err(Malformed::value("strategy", other, "per_connection, pooled or empty are allowed")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a shard is asked, and what it answers.
 
-use crate::core::check::Malformed;
+use crate::core::{check::Malformed, key::told};
 use proto::registry::{Registration, Removed};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
 /// Causes of a removal.
 pub(crate) const DEREGISTERED: &str = "deregistered";
@@ -12,7 +12,7 @@ pub(crate) const EXPIRED: &str = "expired";
 #[derive(Debug, Clone)]
 pub(crate) struct Register {
     pub(crate) request_id: String,
-    /// Name, kind, owner, labels, spec, durability, ttl_ms and registered_at_ms; checked.
+    /// Name (its key), kind, owner, labels, spec, durability, ttl_ms and registered_at_ms; checked.
     pub(crate) registration: Registration,
     pub(crate) replace: bool,
     /// Its holder had a lease of it that the registry has forgotten.
@@ -25,6 +25,44 @@ pub(crate) struct Deregister {
     pub(crate) name: String,
     pub(crate) owner: String,
     pub(crate) force: bool,
+}
+
+/// Adds to a counter.
+#[derive(Debug, Clone)]
+pub(crate) struct Update {
+    pub(crate) request_id: String,
+    /// The counter's key.
+    pub(crate) name: String,
+    pub(crate) delta: i64,
+}
+
+/// One entry of a batch of writes.
+#[derive(Debug, Clone)]
+pub(crate) enum Order {
+    Register(Register),
+    Deregister(Deregister),
+}
+
+impl Order {
+    /// Whether it comes again because its lease was lost: before new work.
+    pub(crate) fn returns(&self) -> bool {
+        matches!(self, Order::Register(Register { returns: true, .. }))
+    }
+
+    /// The key that it writes.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Order::Register(register) => &register.registration.name,
+            Order::Deregister(deregister) => &deregister.name,
+        }
+    }
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    Registered(Registered),
+    Deregistered,
 }
 
 /// What a peer says, or what is found out about it.
@@ -65,12 +103,14 @@ pub(crate) struct Renewed {
 pub(crate) enum Refusal {
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    #[error("{name:?} is registered by {owner:?} with {difference}")]
+    #[error("{} is registered by {owner:?} with {difference}", told(name))]
     AlreadyRegistered { name: String, owner: String, difference: &'static str },
-    #[error("{name:?} is not registered")]
+    #[error("{} is not registered", told(name))]
     NotFound { name: String },
-    #[error("{name:?} belongs to {owner:?}")]
+    #[error("{} belongs to {owner:?}", told(name))]
     OtherOwner { name: String, owner: String },
+    #[error("{} is {value}; adding {delta} leaves {bounds:?}", told(name))]
+    OutOfBounds { name: String, value: i64, delta: i64, bounds: RangeInclusive<i64> },
     #[error("request id {request_id:?} was used for another kind of request")]
     RequestIdReused { request_id: String },
 }

@@ -2,7 +2,7 @@
 //! those of one start of the instance never meet those of another.
 
 use crate::core::table::Entry;
-use proto::registry::{Kind, Removed};
+use proto::registry::Removed;
 use std::{collections::VecDeque, sync::Arc};
 
 /// Revisions per millisecond of start time that keep two starts apart.
@@ -34,10 +34,6 @@ impl Change {
             Change::Put(entry) => &entry.registration.origin,
             Change::Removed { removed, .. } => &removed.origin,
         }
-    }
-
-    pub(crate) fn is_of(&self, kind: Kind) -> bool {
-        kind == Kind::Unspecified || self.kind() == i32::from(kind)
     }
 
     fn bytes(&self) -> usize {

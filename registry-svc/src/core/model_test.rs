@@ -22,6 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod shared;
+
 const BOUNDS: Bounds = Bounds { tombstones: 1000, recent: 1000 };
 const TTL: Duration = Duration::from_secs(2);
 const MS: Duration = Duration::from_millis(1);
@@ -35,7 +37,7 @@ struct Node {
 impl Node {
     fn new(name: &str, clock: u64) -> Self {
         let table = Arc::new(Table::new(1));
-        let feed = Feed::new(Names::new(table.clone()), History::new(1, 1000, 1 << 20));
+        let feed = Feed::new(Names::new(table.clone()), History::new(1, 1000, 1 << 20), 10);
         let rng = StdRng::seed_from_u64(clock);
         let shard = Shard::new(ShardId(0), name.into(), table.clone(), clock, BOUNDS, rng);
         Self { shard, feed, table }

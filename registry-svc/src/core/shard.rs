@@ -5,6 +5,7 @@ use crate::core::{
     batch::{Batch, Live, Write},
     check::{self, Malformed},
     command::{DEREGISTERED, Deregister, EXPIRED, Heard, Refusal, Register, Registered, Renewed},
+    key::check_key,
     lease::Leases,
     merge::{self, Stamp, VERSION_MAX},
     name::Name,
@@ -13,7 +14,7 @@ use crate::core::{
     tombstone::Tombstones,
 };
 use proto::{
-    ids::{ShardId, check_name},
+    ids::ShardId,
     registry::{Durability, Registration, Removed},
 };
 use rand::{Rng as _, rngs::StdRng};
@@ -23,11 +24,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod counting;
+mod value;
+
+pub(crate) use value::continues;
+use value::{is_durable, same_value};
+
 /// An answer that is kept for a repeated request.
 #[derive(Debug, Clone, Copy)]
 enum Answer {
     Registered(Registered),
     Deregistered,
+    Updated(i64),
 }
 
 /// Bounds of one shard.
@@ -109,7 +117,7 @@ impl Shard {
     ) -> Result<Registered, Refusal> {
         match self.recent.get(&command.request_id) {
             Some(Answer::Registered(answer)) => return Ok(answer),
-            Some(Answer::Deregistered) => return Err(reused(command.request_id)),
+            Some(_) => return Err(reused(command.request_id)),
             None => {}
         }
         let request_id = command.request_id.clone();
@@ -150,7 +158,7 @@ impl Shard {
     /// lease was granted elsewhere or is to live differently.
     fn again(
         &mut self,
-        wanted: Registration,
+        mut wanted: Registration,
         live: &Registration,
         batch: &mut Batch,
         now: Instant,
@@ -160,6 +168,8 @@ impl Shard {
             batch.granted.push(live.lease_id);
             return Registered { lease_id: live.lease_id, version: live.version, created: false };
         }
+        // A counter goes on from where it is.
+        wanted.spec.clone_from(&live.spec);
         Registered { created: false, ..self.write(wanted, Some(live), batch, now) }
     }
 
@@ -188,7 +198,7 @@ impl Shard {
         self.tombstones.lift(name.as_str());
         let answer =
             Registered { lease_id: registration.lease_id, version: registration.version, created: true };
-        batch.put(registration, live.is_some_and(is_durable));
+        batch.put(registration, live);
         answer
     }
 
@@ -200,7 +210,7 @@ impl Shard {
     ) -> Result<(), Refusal> {
         match self.recent.get(&command.request_id) {
             Some(Answer::Deregistered) => return Ok(()),
-            Some(Answer::Registered(_)) => return Err(reused(command.request_id)),
+            Some(_) => return Err(reused(command.request_id)),
             None => {}
         }
         let Some(live) = self.live(&command.name, batch) else {
@@ -215,6 +225,7 @@ impl Shard {
             version: self.clock,
             origin: self.origin.to_string(),
             cause: DEREGISTERED.into(),
+            ..Removed::default()
         };
         self.free(&live, removed, batch, now);
         self.recent.keep(&command.request_id, Answer::Deregistered);
@@ -250,7 +261,7 @@ impl Shard {
                 self.hear_put(*registration, batch, now);
             }
             Heard::Removed(removed) => {
-                check_name(&removed.name)?;
+                check_key(&removed.name)?;
                 check_version(removed.version)?;
                 self.hear_removed(removed, batch, now);
             }
@@ -328,7 +339,7 @@ impl Shard {
         if !is_durable(&registration) && self.down.contains(registration.origin.as_str()) {
             self.orphan(&registration, Orphan::OriginDead, now);
         }
-        batch.put(registration, live.as_deref().is_some_and(is_durable));
+        batch.put(registration, live.as_deref());
     }
 
     fn hear_removed(&mut self, removed: Removed, batch: &mut Batch, now: Instant) {
@@ -462,16 +473,9 @@ fn expire(live: &Registration, batch: &mut Batch) {
         version: live.version,
         origin: live.origin.clone(),
         cause: EXPIRED.into(),
+        ..Removed::default()
     };
     batch.remove(Arc::new(removed), live.kind);
-}
-
-fn is_durable(registration: &Registration) -> bool {
-    registration.durability() == Durability::Durable
-}
-
-fn same_value(a: &Registration, b: &Registration) -> bool {
-    a.kind == b.kind && a.durability == b.durability && a.labels == b.labels && a.spec == b.spec
 }
 
 fn already(live: &Registration, difference: &'static str) -> Refusal {

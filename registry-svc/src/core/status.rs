@@ -12,6 +12,7 @@ pub(crate) struct StatusBoard {
     reports: BTreeMap<String, BTreeMap<String, Report>>,
     len: usize,
     limit: usize,
+    tool_bytes: usize,
     ttl: Duration,
     counter: u64,
 }
@@ -25,13 +26,17 @@ struct Report {
     end: Instant,
 }
 
+/// Tool names that all reports together may carry, in bytes. Over it a report is kept without
+/// them: its backend is then not found by its tools.
+const TOOL_BYTES_MAX: usize = 64 << 20;
+
 /// The board is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
 
 impl StatusBoard {
     pub(crate) fn new(limit: usize, ttl: Duration) -> Self {
-        Self { reports: BTreeMap::new(), len: 0, limit, ttl, counter: 0 }
+        Self { reports: BTreeMap::new(), len: 0, limit, tool_bytes: 0, ttl, counter: 0 }
     }
 
     /// Counts local reports; a reader that saw it asks for what came after.
@@ -48,7 +53,7 @@ impl StatusBoard {
     pub(crate) fn put(
         &mut self,
         name: &str,
-        status: BackendStatus,
+        mut status: BackendStatus,
         local: bool,
         now: Instant,
     ) -> Result<(), Full> {
@@ -65,6 +70,11 @@ impl StatusBoard {
             }
             self.len += 1;
         }
+        let known_bytes = self.known_tool_bytes(name, &status.edge);
+        if self.tool_bytes - known_bytes + tool_bytes(&status) > TOOL_BYTES_MAX {
+            status.tool_names.clear();
+        }
+        self.tool_bytes = self.tool_bytes - known_bytes + tool_bytes(&status);
         self.counter += u64::from(local);
         let report = Report { local, counter: self.counter, end: now + self.ttl, status };
         self.reports.entry(name.to_owned()).or_default().insert(report.status.edge.clone(), report);
@@ -73,8 +83,14 @@ impl StatusBoard {
 
     /// What edges say of a backend now, in order of edge.
     pub(crate) fn of(&self, name: &str, now: Instant) -> Vec<BackendStatus> {
-        let edges = self.reports.get(name).into_iter().flatten();
-        edges.filter(|(_, report)| report.end > now).map(|(_, report)| report.status.clone()).collect()
+        let edges = self.reports.get(name).into_iter().flat_map(BTreeMap::values);
+        edges.filter(|report| report.end > now).map(|report| report.status.clone()).collect()
+    }
+
+    /// Whether an edge says that a backend has a tool.
+    pub(crate) fn offers(&self, name: &str, tool: &str, now: Instant) -> bool {
+        let mut edges = self.reports.get(name).into_iter().flat_map(BTreeMap::values);
+        edges.any(|report| report.end > now && report.status.tool_names.iter().any(|name| name == tool))
     }
 
     /// Local reports that came after a counter.
@@ -92,8 +108,18 @@ impl StatusBoard {
             edges.retain(|_, report| report.end > now);
             !edges.is_empty()
         });
-        self.len = self.reports.values().map(BTreeMap::len).sum();
+        let left = || self.reports.values().flat_map(BTreeMap::values);
+        (self.len, self.tool_bytes) = (left().count(), left().map(|report| tool_bytes(&report.status)).sum());
     }
+
+    fn known_tool_bytes(&self, name: &str, edge: &str) -> usize {
+        let known = self.reports.get(name).and_then(|edges| edges.get(edge));
+        known.map_or(0, |report| tool_bytes(&report.status))
+    }
+}
+
+fn tool_bytes(status: &BackendStatus) -> usize {
+    status.tool_names.iter().map(String::len).sum()
 }
 
 /// The status that an operator must see first: the worst, then the newest.
@@ -130,6 +156,30 @@ mod tests {
         assert_eq!(board.put("git", status("e1", "ready"), true, at(20)), Err(Full));
         assert_eq!(board.of("time", at(30)).len(), 1);
         board.put("git", status("e1", "ready"), true, at(30)).unwrap();
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn a_backend_offers_what_an_edge_reports_for_as_long_as_it_counts() {
+        let start = Instant::now();
+        let mut board = StatusBoard::new(2, Duration::from_secs(30));
+        let with = |tools: &[&str]| BackendStatus {
+            tool_names: tools.iter().map(|tool| tool.to_string()).collect(),
+            ..status("e1", "ready")
+        };
+        board.put("time", with(&["now", "zones"]), true, start).unwrap();
+        assert!(board.offers("time", "zones", start) && !board.offers("git", "zones", start));
+        assert_eq!(board.tool_bytes, 8);
+        board.put("time", with(&["now"]), true, start).unwrap();
+        assert!(!board.offers("time", "zones", start));
+        assert_eq!(board.tool_bytes, 3);
+        let huge = "x".repeat(TOOL_BYTES_MAX);
+        board.put("git", with(&[&huge]), true, start).unwrap();
+        assert!(!board.offers("git", &huge, start), "over the limit");
+        assert_eq!(board.of("git", start).len(), 1, "the report itself is kept");
+        board.sweep(start + Duration::from_secs(30));
+        assert_eq!(board.tool_bytes, 0);
+        assert!(!board.offers("time", "now", start + Duration::from_secs(30)));
     }
 
     #[test]

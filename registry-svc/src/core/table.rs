@@ -1,7 +1,7 @@
 //! What readers see. Names are spread over shards by a published hash (DESIGN K17), each shard
 //! written by one writer and read by everybody; a second, ordered set of names serves pages.
 
-use crate::core::name::Name;
+use crate::core::{index::Index, name::Name};
 use parking_lot::RwLock;
 use proto::{ids::ShardId, registry::Registration};
 use registry_client::map::{Map, Reader};
@@ -18,6 +18,7 @@ pub(crate) struct Table {
     // The version is the registration's.
     map: Arc<Map<Arc<Entry>>>,
     order: RwLock<BTreeSet<Name>>,
+    index: Index,
     shards: u16,
 }
 
@@ -32,7 +33,8 @@ impl Table {
     /// `shards` is a power of two, checked by the config.
     pub(crate) fn new(shards: u16) -> Self {
         let shards = shards.max(1);
-        Self { map: Arc::new(Map::new(usize::from(shards))), order: RwLock::default(), shards }
+        let map = Arc::new(Map::new(usize::from(shards)));
+        Self { map, order: RwLock::default(), index: Index::default(), shards }
     }
 
     pub(crate) fn shard_of(&self, name: &str) -> ShardId {
@@ -58,15 +60,23 @@ impl Table {
 
     pub(crate) fn put(&self, name: Name, entry: Arc<Entry>) {
         let version = entry.registration.version;
-        if self.map.put(name.as_bytes(), version, entry).is_none() {
+        let old = self.map.put(name.as_bytes(), version, entry.clone());
+        self.index.replace(old.as_deref().map(|old| &old.registration), Some(&entry.registration));
+        if old.is_none() {
             self.order.write().insert(name);
         }
     }
 
     pub(crate) fn remove(&self, name: &str) -> Option<Arc<Entry>> {
         let entry = self.map.remove(name.as_bytes())?;
+        self.index.replace(Some(&entry.registration), None);
         self.order.write().remove(name);
         Some(entry)
+    }
+
+    /// What is counted over all names.
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
     }
 
     /// The entries of one shard, in no order.

@@ -77,6 +77,7 @@ impl Tombstones {
             version: tombstone.stamp.version,
             origin: tombstone.stamp.origin.clone(),
             cause: crate::core::command::DEREGISTERED.to_owned(),
+            ..Removed::default()
         };
         self.by_name.iter().map(told).collect()
     }
