@@ -35,6 +35,9 @@ type Specs = BTreeMap<String, BackendSpec>;
 
 /// How long changes of state are gathered before they are reported.
 const GATHER: Duration = Duration::from_millis(100);
+/// Tool names that the registry takes of one backend, and their bytes.
+const TOOLS_MAX: usize = 1000;
+const TOOL_BYTES_MAX: usize = 16 << 10;
 /// How long the end of all processes may take: closed input, TERM, KILL.
 const END: Duration = Duration::from_secs(5);
 
@@ -269,11 +272,24 @@ impl Shared {
                 tools: view.tools,
                 prompts: view.prompts,
                 resources: view.resources,
+                tool_names: tool_names(backend, &catalog),
             };
             BackendReport { name: view.name, status: Some(status) }
         };
         live.values().map(report).collect()
     }
+}
+
+/// As many as the registry takes in one report; a backend is not found by the others.
+fn tool_names(backend: &Backend, catalog: &Catalog) -> Vec<String> {
+    let tools = catalog.server(backend.name()).map(|entry| entry.tools.as_slice()).unwrap_or_default();
+    let names = tools.iter().take(TOOLS_MAX).map(|tool| tool.key.to_string());
+    let mut bytes = 0;
+    let fits = |name: &String| {
+        bytes += name.len();
+        bytes <= TOOL_BYTES_MAX
+    };
+    names.take_while(fits).collect()
 }
 
 fn view(backend: &Backend, catalog: &Catalog) -> edge::Backend {
