@@ -109,7 +109,7 @@ pub(crate) async fn probe(
     let raw = discover();
     let envelope = jsonrpc::scan(&raw).map_err(|error| BackendError::protocol(error.to_string()))?;
     let meta = CallMeta { deadline: deadline(within), headers: Vec::new() };
-    let core = Core(usize::MAX);
+    let core = Core::ASIDE;
     let mut exchange =
         HttpExchange::start(session.shared.clone(), core, &raw, &envelope, Edits::new(), &meta)?;
     let mut answer = Err(CallError::Backend(BackendError::gone("no answer")));

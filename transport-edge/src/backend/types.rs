@@ -37,8 +37,13 @@ impl Era {
 }
 
 /// Which per-core connection pool to use; the relay's runtime is the last one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Core(pub usize);
+
+impl Core {
+    /// For what is sent beside clients' requests, whichever thread sends it.
+    pub const ASIDE: Core = Core(usize::MAX);
+}
 
 /// A JSON-RPC id as written: a string with its quotes, or an integer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

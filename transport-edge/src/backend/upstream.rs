@@ -173,7 +173,7 @@ impl Upstream {
             Way::Link(seat) => seat.send(&raw).await,
             Way::Http(session) => {
                 let deadline = self.inner.clock.now() + HAND_OVER;
-                session.shared.post(Core::default(), raw, deadline).await
+                session.shared.post(Core::ASIDE, raw, deadline).await
             }
         }
     }
@@ -185,7 +185,7 @@ impl Upstream {
             Way::Http(session) => {
                 let body = splice(&raw, &[Edit::replace(envelope.span(Field::Id), id.0.clone())]);
                 let deadline = self.inner.clock.now() + HAND_OVER;
-                session.shared.post(Core::default(), body, deadline).await
+                session.shared.post(Core::ASIDE, body, deadline).await
             }
         }
     }
@@ -201,7 +201,7 @@ impl Upstream {
             Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":0,"method":"{method}","params":{params}}}"#));
         let envelope = jsonrpc::scan(&body).map_err(|error| BackendError::protocol(error.to_string()))?;
         let meta = CallMeta { deadline: self.inner.clock.now() + within, headers: Vec::new() };
-        let mut exchange = self.send(Core(usize::MAX), &body, &envelope, Edits::new(), &meta, true).await?;
+        let mut exchange = self.send(Core::ASIDE, &body, &envelope, Edits::new(), &meta, true).await?;
         while let Some(item) = exchange.next().await {
             if let FromBackend::Response { raw, .. } = item? {
                 return result_of(&raw);

@@ -5,6 +5,7 @@ pub mod codes;
 pub mod era;
 pub mod event;
 pub mod headers;
+pub mod http1;
 pub mod json;
 pub mod jsonrpc;
 pub mod splice;

@@ -1,14 +1,15 @@
 //! One POST and its answer: JSON, or events up to the response.
 
 use super::{
-    LAST_EVENT_ID, Origin, failed,
-    pool::Lease,
+    LAST_EVENT_ID, Origin, Place, failed,
+    incoming::Incoming,
     session::{Shared, Spoken},
 };
 use crate::{
     backend::{BackendError, CallMeta, Core, Era, FromBackend, RawId, rewrite},
     core::{
         codes,
+        http1::{Content, Head},
         jsonrpc::{self, Envelope, Field, Kind},
         splice::Edits,
         sse,
@@ -16,15 +17,13 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use std::{
     collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::OwnedSemaphorePermit, time::timeout_at};
+use tokio::time::timeout_at;
 
 /// Times that a polled stream is taken up again without a message in between.
 const RESUMES: u32 = 5;
@@ -33,7 +32,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What a POST gave.
 pub(super) enum Answer {
     Json(Bytes),
-    Events(Incoming, Lease),
+    Events(Incoming),
 }
 
 /// The whole answer to a request of ours.
@@ -46,7 +45,7 @@ type Sending = BoxFuture<'static, Result<Answer, BackendError>>;
 
 enum State {
     Sending(Sending),
-    Reading(Incoming, Lease),
+    Reading(Incoming),
     /// Everything was read; what is left is in `ready`.
     Read,
     Done,
@@ -64,7 +63,7 @@ pub(crate) struct HttpExchange {
     last_event_id: Option<String>,
     retry: Duration,
     resumes: u32,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl HttpExchange {
@@ -77,11 +76,10 @@ impl HttpExchange {
         edits: Edits,
         meta: &CallMeta,
     ) -> Result<Self, BackendError> {
-        let permit = shared.origin.in_flight.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| {
+        let place = shared.origin.admit().ok_or_else(|| {
             BackendError::not_ready("too many requests in flight", Duration::from_millis(100))
         })?;
-        let id = shared.next_id();
+        let id = shared.origin.pool.next_id(core);
         let mut extra = shared.mirrored(raw, envelope, &edits);
         if shared.settings.era == Era::Modern {
             extra.extend(meta.headers.iter().cloned());
@@ -103,7 +101,7 @@ impl HttpExchange {
             last_event_id: None,
             retry: RETRY,
             resumes: 0,
-            _permit: permit,
+            _place: place,
         })
     }
 
@@ -136,9 +134,9 @@ impl HttpExchange {
                 Ok(answer) => answer.map(|answer| self.answered(answer)),
                 Err(_) => Err(BackendError::Timeout),
             },
-            State::Reading(body, _) => match timeout_at(deadline.into(), body.frame()).await {
-                Ok(Some(Ok(frame))) => {
-                    self.parser.push(frame.data_ref().map_or(b"".as_slice(), |data| data.as_ref()));
+            State::Reading(body) => match timeout_at(deadline.into(), body.next()).await {
+                Ok(Some(Ok(piece))) => {
+                    self.parser.push(&piece);
                     self.events()
                 }
                 Ok(Some(Err(error))) => self.broken(&error.to_string()),
@@ -155,12 +153,11 @@ impl HttpExchange {
                 self.state = State::Read;
                 self.messages(&body);
             }
-            Answer::Events(body, lease) => self.state = State::Reading(body, lease),
+            Answer::Events(body) => self.state = State::Reading(body),
         }
     }
 
-    /// Takes what the parser has; after the answer the connection goes back at once, if the
-    /// backend has ended the stream too.
+    /// Takes what the parser has; after the answer nothing of the stream matters any more.
     fn events(&mut self) -> Result<(), BackendError> {
         while let Some(event) = self.parser.next().map_err(|_| BackendError::TooLarge)? {
             self.retry = event.retry.map_or(self.retry, Duration::from_millis);
@@ -171,26 +168,15 @@ impl HttpExchange {
             }
         }
         if self.has_answer()
-            && let State::Reading(body, lease) = std::mem::replace(&mut self.state, State::Read)
+            && let State::Reading(body) = std::mem::replace(&mut self.state, State::Read)
         {
-            self.drain(body, lease);
+            leave(body);
         }
         Ok(())
     }
 
     fn has_answer(&self) -> bool {
         self.ready.iter().any(|item| matches!(item, FromBackend::Response { .. }))
-    }
-
-    /// Reads the end of a stream whose answer is there, so that its connection can be used again.
-    fn drain(&self, body: Incoming, lease: Lease) {
-        let shared = self.shared.clone();
-        tokio::spawn(async move {
-            let rest = tokio::time::timeout(RETRY, Limited::new(body, 64 << 10).collect()).await;
-            if matches!(rest, Ok(Ok(_))) {
-                shared.origin.pool.release(lease);
-            }
-        });
     }
 
     fn messages(&mut self, body: &Bytes) {
@@ -275,6 +261,17 @@ impl Drop for HttpExchange {
     }
 }
 
+/// Reads the end of a stream whose answer is there, so that its connection can be used again.
+/// Most backends have sent it along.
+fn leave(mut body: Incoming) {
+    while let Ok(Some(_)) = body.ready() {}
+    if !body.is_done() {
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(RETRY, body.drain()).await;
+        });
+    }
+}
+
 /// Posts; when the backend has forgotten the session (404, so it processed nothing), opens it
 /// again and posts once more.
 async fn post(
@@ -284,10 +281,10 @@ async fn post(
     extra: Vec<(HeaderName, HeaderValue)>,
 ) -> Result<Answer, BackendError> {
     let spoken = shared.spoken();
-    match once(&shared, core, &spoken, body.clone(), &extra).await {
+    match once(&shared, core, &spoken, &body, &extra).await {
         Err(BackendError::SessionExpired) => {
             shared.reopen(&spoken).await?;
-            once(&shared, core, &shared.spoken(), body, &extra).await
+            once(&shared, core, &shared.spoken(), &body, &extra).await
         }
         answer => answer,
     }
@@ -297,12 +294,12 @@ async fn once(
     shared: &Shared,
     core: Core,
     spoken: &Spoken,
-    body: Bytes,
+    body: &[u8],
     extra: &[(HeaderName, HeaderValue)],
 ) -> Result<Answer, BackendError> {
-    let request = shared.request(spoken, Method::POST, body, extra);
-    let (response, lease) = shared.origin.pool.send(core, request).await.map_err(failed)?;
-    read(&shared.origin, response, lease, spoken.session_id.is_some()).await
+    let request = shared.request(spoken, &Method::POST, body, extra);
+    let (head, body) = shared.origin.pool.send(core, &request).await.map_err(failed)?;
+    read(&shared.origin, &head, body, spoken.session_id.is_some()).await
 }
 
 async fn resume(
@@ -313,28 +310,25 @@ async fn resume(
 ) -> Result<Answer, BackendError> {
     tokio::time::sleep(pause.min(Duration::from_secs(30))).await;
     let value = HeaderValue::from_str(&last).map_err(|_| BackendError::protocol("gave a bad event id"))?;
-    let accept = (header::ACCEPT, HeaderValue::from_static("text/event-stream"));
-    let spoken = shared.spoken();
-    let request = shared.request(&spoken, Method::GET, Bytes::new(), &[(LAST_EVENT_ID, value), accept]);
-    let (response, lease) = shared.origin.pool.send(core, request).await.map_err(failed)?;
+    let request = shared.request(&shared.spoken(), &Method::GET, b"", &[(LAST_EVENT_ID, value)]);
+    let (head, body) = shared.origin.pool.send(core, &request).await.map_err(failed)?;
     let lost = |error| BackendError::gone(format!("the stream could not be taken up again: {error}"));
-    read(&shared.origin, response, lease, true).await.map_err(lost)
+    read(&shared.origin, &head, body, true).await.map_err(lost)
 }
 
 /// What a status and a content type mean.
 async fn read(
     origin: &Origin,
-    response: Response<Incoming>,
-    lease: Lease,
+    head: &Head,
+    body: Incoming,
     in_session: bool,
 ) -> Result<Answer, BackendError> {
-    let status = response.status();
-    if status.is_success() && is(response.headers(), "text/event-stream") {
-        return Ok(Answer::Events(response.into_body(), lease));
+    let status = head.status;
+    if status.is_success() && head.content == Content::Events {
+        return Ok(Answer::Events(body));
     }
-    let json = is(response.headers(), "application/json");
-    let retry_after = retry_after(response.headers());
-    let body = collect(origin, response, lease).await?;
+    let json = head.content == Content::Json;
+    let body = body.whole(origin.max_message).await?;
     if status.is_success() {
         return match json && !body.is_empty() {
             true => Ok(Answer::Json(body)),
@@ -347,7 +341,7 @@ async fn read(
     if json && jsonrpc::scan_backend(&body).is_ok_and(|envelope| envelope.kind == Kind::Error) {
         return Ok(Answer::Json(body));
     }
-    Err(refusal(status, retry_after))
+    Err(refusal(status, Duration::from_secs(head.retry_after.unwrap_or(1).clamp(1, 60))))
 }
 
 fn refusal(status: StatusCode, retry_after: Duration) -> BackendError {
@@ -360,56 +354,26 @@ fn refusal(status: StatusCode, retry_after: Duration) -> BackendError {
     }
 }
 
-fn retry_after(headers: &HeaderMap) -> Duration {
-    let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(1).clamp(1, 60))
-}
-
-fn is(headers: &HeaderMap, kind: &str) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().is_some_and(|value| value.trim().eq_ignore_ascii_case(kind))
-}
-
-async fn collect(origin: &Origin, response: Response<Incoming>, lease: Lease) -> Result<Bytes, BackendError> {
-    let limited = Limited::new(response.into_body(), origin.max_message);
-    match limited.collect().await {
-        Ok(body) => {
-            origin.pool.release(lease);
-            Ok(body.to_bytes())
-        }
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(BackendError::TooLarge),
-        Err(error) => Err(BackendError::gone(error.to_string())),
-    }
-}
-
 /// The whole answer to a request of ours (initialize, a replayed setting), whether it comes as
 /// JSON or as events.
-pub(super) async fn answer(
-    origin: &Origin,
-    request: Request<Full<Bytes>>,
-    core: Core,
-) -> Result<Whole, BackendError> {
-    let (response, lease) = origin.pool.send(core, request).await.map_err(failed)?;
-    let session_id =
-        response.headers().get(super::SESSION_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
-    let body = match read(origin, response, lease, false).await? {
+pub(super) async fn answer(origin: &Origin, request: &[u8], core: Core) -> Result<Whole, BackendError> {
+    let (mut head, body) = origin.pool.send(core, request).await.map_err(failed)?;
+    let session_id = head.session_id.take();
+    let body = match read(origin, &head, body, false).await? {
         Answer::Json(body) => body,
-        Answer::Events(body, lease) => first_answer(origin, body, lease).await?,
+        Answer::Events(body) => first_answer(origin, body).await?,
     };
     Ok(Whole { body, session_id })
 }
 
-async fn first_answer(origin: &Origin, mut body: Incoming, lease: Lease) -> Result<Bytes, BackendError> {
+async fn first_answer(origin: &Origin, mut body: Incoming) -> Result<Bytes, BackendError> {
     let mut parser = sse::Parser::new(origin.max_message);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| BackendError::gone(error.to_string()))?;
-        parser.push(frame.data_ref().map_or(b"".as_slice(), |data| data.as_ref()));
+    while let Some(piece) = body.next().await {
+        parser.push(&piece?);
         while let Some(event) = parser.next().map_err(|_| BackendError::TooLarge)? {
             let kind = jsonrpc::scan_backend(&event.data).map(|envelope| envelope.kind);
             if matches!(kind, Ok(Kind::Response | Kind::Error)) {
-                if Limited::new(body, 64 << 10).collect().await.is_ok() {
-                    origin.pool.release(lease);
-                }
+                leave(body);
                 return Ok(event.data);
             }
         }

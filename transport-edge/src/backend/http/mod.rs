@@ -1,19 +1,33 @@
 //! Streamable HTTP towards backends: pools, sessions, answers as JSON or events.
 
+mod connection;
 mod exchange;
+mod incoming;
 mod pool;
+mod request;
 mod session;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use exchange::HttpExchange;
 pub(crate) use session::{Session, Settings, initialize_body};
 
 use super::{BackendError, metrics::Meter};
+use bytes::Bytes;
+use connection::Failure;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use kit::net::Net;
 use pool::Pool;
-use std::{collections::BTreeMap, sync::Arc};
-use tokio::{runtime::Handle, sync::Semaphore};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::runtime::Handle;
 
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 pub(crate) const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
@@ -21,11 +35,14 @@ pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event
 
 /// One HTTP backend: where it is, what every request to it carries, its connections.
 pub(crate) struct Origin {
-    pub(crate) pool: Pool,
-    pub(crate) path: Uri,
-    pub(crate) headers: HeaderMap,
+    pool: Arc<Pool>,
+    /// Path and query.
+    target: String,
+    /// The header lines of every request.
+    lines: Bytes,
     pub(crate) max_message: usize,
-    pub(crate) in_flight: Arc<Semaphore>,
+    max_in_flight: usize,
+    in_flight: AtomicUsize,
     pub(crate) meter: Arc<Meter>,
     pub(crate) runtime: Handle,
 }
@@ -59,22 +76,50 @@ impl Origin {
         let authority = uri.authority().ok_or_else(|| format!("`{url}` names no host"))?;
         let connect_to = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let path = path.parse().map_err(|_| format!("`{url}` has a bad path"))?;
         let mut headers = base_headers(extra)?;
         let host =
             HeaderValue::from_str(authority.as_str()).map_err(|_| format!("`{url}` has a bad host"))?;
         headers.insert(header::HOST, host);
         Ok(Origin {
             pool: Pool::new(connect_to, net, limits.max_idle),
-            path,
-            headers,
+            target: path.to_owned(),
+            lines: request::lines(&headers),
             max_message: limits.max_message,
-            in_flight: Arc::new(Semaphore::new(limits.max_in_flight)),
+            max_in_flight: limits.max_in_flight,
+            in_flight: AtomicUsize::new(0),
             meter,
             runtime: Handle::current(),
         })
     }
+
+    /// A place for one more request; `None` when there are too many.
+    fn admit(self: &Arc<Self>) -> Option<Place> {
+        let place = Place(self.clone());
+        (self.in_flight.fetch_add(1, Ordering::Relaxed) < self.max_in_flight).then_some(place)
+    }
 }
+
+/// A request's place among those in flight.
+struct Place(Arc<Origin>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Headers that we write ourselves, request by request; an operator's are left out.
+const OURS: [HeaderName; 9] = [
+    header::HOST,
+    header::ACCEPT,
+    header::CONTENT_TYPE,
+    header::USER_AGENT,
+    SESSION_ID,
+    PROTOCOL_VERSION,
+    LAST_EVENT_ID,
+    HeaderName::from_static("mcp-method"),
+    HeaderName::from_static("mcp-name"),
+];
 
 fn base_headers(extra: &BTreeMap<String, String>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
@@ -84,21 +129,21 @@ fn base_headers(extra: &BTreeMap<String, String>) -> Result<HeaderMap, String> {
         if [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION].contains(&name) {
             return Err(bad());
         }
-        let mut value = HeaderValue::from_str(value).map_err(|_| bad())?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
+        let value = HeaderValue::from_str(value).map_err(|_| bad())?;
+        if !OURS.contains(&name) {
+            headers.insert(name, value);
+        }
     }
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers
-        .insert(header::USER_AGENT, HeaderValue::from_static(concat!("swarm/", env!("CARGO_PKG_VERSION"))));
+    let agent = HeaderValue::from_static(concat!("swarm/", env!("CARGO_PKG_VERSION")));
+    headers.insert(header::USER_AGENT, agent);
     Ok(headers)
 }
 
 /// A failure to send, as the caller's error.
-fn failed(failure: pool::Failure) -> BackendError {
+fn failed(failure: Failure) -> BackendError {
     match failure {
-        pool::Failure::Unsent(reason) => BackendError::not_ready(reason, std::time::Duration::from_secs(1)),
-        pool::Failure::Unknown(reason) => BackendError::gone(reason),
+        Failure::Unsent(reason) => BackendError::not_ready(reason, Duration::from_secs(1)),
+        Failure::Unknown(reason) => BackendError::gone(reason),
+        Failure::Malformed(reason) => BackendError::protocol(reason),
     }
 }

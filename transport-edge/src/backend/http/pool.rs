@@ -1,141 +1,158 @@
 //! Idle HTTP/1.1 connections of one backend, one stack per core.
 
-use crate::backend::Core;
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{Builder, SendRequest},
+use super::{
+    connection::{Connection, Failure},
+    incoming::Incoming,
 };
-use hyper_util::rt::TokioIo;
+use crate::{backend::Core, core::http1::Head};
 use kit::net::Net;
 use parking_lot::Mutex;
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::time::{Instant, timeout};
 
-type Sender = SendRequest<Full<Bytes>>;
-
-/// Stacks; a core takes the one of its number.
-const SHARDS: usize = 65;
+/// Stacks of cores; a core takes the one of its number.
+const CORES: usize = 64;
+/// And one for what is sent beside clients' requests, whichever thread sends it.
+const SHARDS: usize = CORES + 1;
 const CONNECT: Duration = Duration::from_secs(2);
 /// Servers commonly close after 5 s (uvicorn, node); a connection is not trusted that long.
 const IDLE: Duration = Duration::from_secs(4);
-
-/// After this much silence, a connection is looked at before it is used.
+/// After this much silence, the event loop may know of an end that nobody has looked at.
 const STALE: Duration = Duration::from_millis(10);
 
-/// A request that got no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// No byte of it was sent.
-    Unsent(String),
-    /// It may have been processed.
-    Unknown(String),
-}
-
 /// Connections to one address.
-pub(crate) struct Pool {
+pub(super) struct Pool {
     address: String,
     net: Arc<dyn Net>,
-    shards: Vec<Mutex<Vec<Idle>>>,
+    shards: Vec<Shard>,
     max_idle: usize,
 }
 
+/// What one core uses alone; no two share a cache line.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard {
+    /// The one used last is at the back.
+    idle: Mutex<VecDeque<Idle>>,
+    requests: AtomicU64,
+}
+
 struct Idle {
-    sender: Sender,
+    connection: Connection,
     since: Instant,
 }
 
-/// A connection in use. Give it back with [`Lease::release`] after the answer was read to its
-/// end; dropped, it is closed.
-pub(crate) struct Lease {
-    sender: Sender,
+/// A connection in use. Given back only after the answer was read to its end; dropped, it is
+/// closed, and with it whatever still comes.
+pub(super) struct Lease {
+    pub(super) connection: Connection,
+    pool: Arc<Pool>,
     shard: usize,
 }
 
 impl Pool {
-    pub(super) fn new(address: String, net: Arc<dyn Net>, max_idle: usize) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Pool { address, net, shards, max_idle }
+    /// Without connections yet. Call it within the runtime that outlives the cores'.
+    pub(super) fn new(address: String, net: Arc<dyn Net>, max_idle: usize) -> Arc<Self> {
+        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
+        let pool = Arc::new(Pool { address, net, shards, max_idle });
+        tokio::spawn(sweep(Arc::downgrade(&pool)));
+        pool
+    }
+
+    /// A number for a request, unlike that of any other request to this backend that may still
+    /// be under way; it fits into 31 bits, because some servers read no more.
+    pub(super) fn next_id(&self, core: Core) -> u64 {
+        const TURN: u64 = i32::MAX as u64 / SHARDS as u64;
+        let shard = shard(core);
+        let count = self.shards.get(shard).map_or(0, |shard| shard.requests.fetch_add(1, Ordering::Relaxed));
+        (count % TURN) * SHARDS as u64 + shard as u64 + 1
     }
 
     /// Sends on an idle connection or a new one. A request is sent a second time only when the
     /// first connection provably took none of it.
     pub(super) async fn send(
-        &self,
+        self: &Arc<Self>,
         core: Core,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let shard = core.0 % SHARDS;
+        request: &[u8],
+    ) -> Result<(Head, Incoming), Failure> {
+        let shard = shard(core);
+        while let Some(mut connection) = self.take(shard).await {
+            match connection.exchange(request).await {
+                Ok(head) => return Ok(self.answered(connection, shard, head)),
+                Err(Failure::Unsent(_)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        let mut connection = self.connect().await?;
+        let head = connection.exchange(request).await?;
+        Ok(self.answered(connection, shard, head))
+    }
+
+    fn answered(self: &Arc<Self>, connection: Connection, shard: usize, head: Head) -> (Head, Incoming) {
+        let lease = Lease { connection, pool: self.clone(), shard };
+        Incoming::of(head, lease)
+    }
+
+    /// The connection used last, if it is still quiet.
+    async fn take(&self, shard: usize) -> Option<Connection> {
         loop {
-            let idle = self.take(shard);
-            let fresh = idle.is_none();
-            let mut sender = match idle {
-                Some(idle) => {
-                    // Its end may have come and nobody has looked yet: let the driver look.
-                    if idle.since.elapsed() > STALE {
-                        tokio::task::yield_now().await;
-                    }
-                    idle.sender
-                }
-                None => self.connect().await?,
-            };
-            if sender.ready().await.is_err() {
-                if fresh {
-                    return Err(Failure::Unsent("the connection closed at once".into()));
-                }
-                continue;
+            let Idle { mut connection, since } = self.shards.get(shard)?.idle.lock().pop_back()?;
+            let idle = since.elapsed();
+            if idle > STALE {
+                // Its end may have come and nobody has looked yet: let the driver look.
+                tokio::task::yield_now().await;
             }
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, Lease { sender, shard })),
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if !fresh => request = unsent,
-                    Some(_) => return Err(Failure::Unsent(error.into_error().to_string())),
-                    None => return Err(Failure::Unknown(error.into_error().to_string())),
-                },
+            if idle < IDLE && connection.is_quiet() {
+                return Some(connection);
             }
         }
     }
 
-    fn take(&self, shard: usize) -> Option<Idle> {
-        let mut stack = self.shards.get(shard)?.lock();
-        while let Some(idle) = stack.pop() {
-            if idle.since.elapsed() > IDLE {
-                stack.clear();
-                return None;
-            }
-            if !idle.sender.is_closed() {
-                return Some(idle);
-            }
-        }
-        None
-    }
-
-    async fn connect(&self) -> Result<Sender, Failure> {
+    async fn connect(&self) -> Result<Connection, Failure> {
         let unsent = |why: String| Failure::Unsent(format!("cannot connect to {}: {why}", self.address));
         let connected = timeout(CONNECT, self.net.connect(&self.address)).await;
-        let stream =
-            connected.map_err(|_| unsent("no answer".into()))?.map_err(|error| unsent(error.to_string()))?;
-        let handshake = Builder::new().writev(false).handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(|error| unsent(error.to_string()))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to a backend broke");
-            }
-        });
-        Ok(sender)
+        let stream = connected.map_err(|_| unsent("no answer".into()))?;
+        Ok(Connection::new(stream.map_err(|error| unsent(error.to_string()))?))
     }
 
-    pub(super) fn release(&self, lease: Lease) {
-        if lease.sender.is_closed() {
-            return;
+    /// Closes what was idle for too long, in all stacks.
+    fn expire(&self) {
+        for shard in &self.shards {
+            let mut idle = shard.idle.lock();
+            let fresh = idle.partition_point(|idle| idle.since.elapsed() >= IDLE);
+            idle.drain(..fresh);
         }
-        if let Some(stack) = self.shards.get(lease.shard) {
-            let mut stack = stack.lock();
-            if stack.len() < self.max_idle {
-                stack.push(Idle { sender: lease.sender, since: Instant::now() });
-            }
+    }
+}
+
+impl Lease {
+    /// Gives the connection back, ready for another request.
+    pub(super) fn release(mut self) {
+        let Some(shard) = self.pool.shards.get(self.shard) else { return };
+        self.connection.shrink();
+        let mut stack = shard.idle.lock();
+        if stack.len() < self.pool.max_idle {
+            stack.push_back(Idle { connection: self.connection, since: Instant::now() });
         }
+    }
+}
+
+fn shard(core: Core) -> usize {
+    if core == Core::ASIDE { CORES } else { core.0 % CORES }
+}
+
+/// Idle connections do not outlive their time, also when nobody asks for one any more.
+async fn sweep(pool: Weak<Pool>) {
+    loop {
+        tokio::time::sleep(IDLE).await;
+        let Some(pool) = pool.upgrade() else { return };
+        pool.expire();
     }
 }

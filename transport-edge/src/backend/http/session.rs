@@ -1,7 +1,11 @@
 //! One conversation with an HTTP backend: its session id, its version, what must be told again
 //! when the backend has forgotten it.
 
-use super::{Origin, PROTOCOL_VERSION, SESSION_ID, exchange, failed, stream};
+use super::{
+    Origin, PROTOCOL_VERSION, SESSION_ID, exchange, failed,
+    request::{compose, lines},
+    stream,
+};
 use crate::{
     backend::{
         BackendError, Core, Era, Unsolicited,
@@ -16,15 +20,14 @@ use crate::{
 use arc_swap::ArcSwap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use proto::edge::UpstreamRecord;
 use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -57,7 +60,8 @@ pub(crate) struct Spoken {
     pub(crate) session_id: Option<String>,
     pub(crate) version: String,
     pub(crate) result: Bytes,
-    headers: HeaderMap,
+    /// The header lines of every request in it.
+    lines: Bytes,
     epoch: u64,
 }
 
@@ -71,7 +75,6 @@ pub(crate) struct Shared {
     pub(super) reopened: Notify,
     reopening: tokio::sync::Mutex<()>,
     memory: Mutex<Memory>,
-    next: AtomicU64,
 }
 
 /// State that the backend keeps for us and may lose with its session.
@@ -93,9 +96,8 @@ impl Session {
     pub(crate) async fn open(origin: Arc<Origin>, settings: Settings) -> Result<Self, BackendError> {
         let resumed = settings.resume.clone().filter(|record| !record.session_id.is_empty());
         let spoken = match (&resumed, settings.era) {
-            (_, Era::Modern) => Spoken::modern(&origin),
+            (_, Era::Modern) => Spoken::modern(),
             (Some(record), Era::Legacy) => Spoken::legacy(
-                &origin,
                 Some(record.session_id.clone()),
                 record.protocol_version.clone(),
                 Bytes::new(),
@@ -111,7 +113,6 @@ impl Session {
             reopened: Notify::new(),
             reopening: tokio::sync::Mutex::default(),
             memory: Mutex::default(),
-            next: AtomicU64::new(1),
             settings,
         });
         let stop = CancellationToken::new();
@@ -146,8 +147,12 @@ impl Drop for Session {
         }
         let shared = self.shared.clone();
         self.shared.origin.runtime.spawn(async move {
-            let request = shared.request(&spoken, Method::DELETE, Bytes::new(), &[]);
-            let sent = shared.origin.pool.send(Core(usize::MAX), request);
+            let request = shared.request(&spoken, &Method::DELETE, b"", &[]);
+            let sent = async {
+                if let Ok((_, rest)) = shared.origin.pool.send(Core::ASIDE, &request).await {
+                    rest.drain().await;
+                }
+            };
             let _ = tokio::time::timeout(ASIDE, sent).await;
         });
     }
@@ -156,10 +161,6 @@ impl Drop for Session {
 impl Shared {
     pub(crate) fn spoken(&self) -> Arc<Spoken> {
         self.spoken.load_full()
-    }
-
-    pub(crate) fn next_id(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn introduction(&self) -> Introduction {
@@ -188,18 +189,11 @@ impl Shared {
     pub(super) fn request(
         &self,
         spoken: &Spoken,
-        method: Method,
-        body: Bytes,
+        method: &Method,
+        body: &[u8],
         extra: &[(HeaderName, HeaderValue)],
-    ) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = self.origin.path.clone();
-        *request.headers_mut() = spoken.headers.clone();
-        for (name, value) in extra {
-            request.headers_mut().insert(name.clone(), value.clone());
-        }
-        request
+    ) -> Bytes {
+        compose(method, &self.origin, &spoken.lines, extra, body)
     }
 
     /// The headers that a modern request mirrors from its body (MCP.md 1.2, 7 and 12).
@@ -233,18 +227,14 @@ impl Shared {
         let envelope = jsonrpc::scan_backend(&body).ok();
         let extra =
             envelope.map(|envelope| self.mirrored(&body, &envelope, &Edits::new())).unwrap_or_default();
-        let request = self.request(&spoken, Method::POST, body, &extra);
-        let sent = timeout_at(deadline.into(), self.origin.pool.send(core, request)).await;
-        let (response, lease) = sent.map_err(|_| BackendError::Timeout)?.map_err(failed)?;
-        let status = response.status();
-        let drained = Limited::new(response.into_body(), 64 << 10).collect().await;
-        if drained.is_ok() {
-            self.origin.pool.release(lease);
-        }
-        match status {
-            _ if status.is_success() => Ok(()),
+        let request = self.request(&spoken, &Method::POST, &body, &extra);
+        let sent = timeout_at(deadline.into(), self.origin.pool.send(core, &request)).await;
+        let (head, rest) = sent.map_err(|_| BackendError::Timeout)?.map_err(failed)?;
+        let _ = timeout_at(deadline.into(), rest.drain()).await;
+        match head.status {
+            status if status.is_success() => Ok(()),
             StatusCode::NOT_FOUND => Err(BackendError::SessionExpired),
-            _ => Err(BackendError::Refused {
+            status => Err(BackendError::Refused {
                 status: status.as_u16(),
                 reason: "refused a notification".into(),
             }),
@@ -256,7 +246,7 @@ impl Shared {
         let shared = self.clone();
         self.origin.runtime.spawn(async move {
             let deadline = tokio::time::Instant::now() + ASIDE;
-            if let Err(error) = shared.post(Core(usize::MAX), body, deadline.into_std()).await {
+            if let Err(error) = shared.post(Core::ASIDE, body, deadline.into_std()).await {
                 tracing::debug!(%error, "a message aside was not taken");
             }
         });
@@ -293,10 +283,10 @@ impl Shared {
             .map(|level| ("logging/setLevel", format!("{{\"level\":{}}}", String::from_utf8_lossy(&level))));
         let subscribe = |uri: String| ("resources/subscribe", serde_json::json!({"uri": uri}).to_string());
         for (method, params) in level.into_iter().chain(uris.into_iter().map(subscribe)) {
-            let id = self.next_id();
+            let id = self.origin.pool.next_id(Core::ASIDE);
             let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
-            let request = self.request(&self.spoken(), Method::POST, body.into(), &[]);
-            let answered = exchange::answer(&self.origin, request, Core(usize::MAX));
+            let request = self.request(&self.spoken(), &Method::POST, body.as_bytes(), &[]);
+            let answered = exchange::answer(&self.origin, &request, Core::ASIDE);
             if !matches!(tokio::time::timeout(ASIDE, answered).await, Ok(Ok(_))) {
                 tracing::debug!(method, "could not be told again");
             }
@@ -305,28 +295,18 @@ impl Shared {
 }
 
 impl Spoken {
-    fn modern(origin: &Origin) -> Self {
-        let mut headers = origin.headers.clone();
-        headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(MODERN));
-        Spoken { session_id: None, version: MODERN.into(), result: Bytes::new(), headers, epoch: 0 }
+    fn modern() -> Self {
+        let lines = lines([(&PROTOCOL_VERSION, &HeaderValue::from_static(MODERN))]);
+        Spoken { session_id: None, version: MODERN.into(), result: Bytes::new(), lines, epoch: 0 }
     }
 
-    fn legacy(
-        origin: &Origin,
-        session_id: Option<String>,
-        version: String,
-        result: Bytes,
-        epoch: u64,
-    ) -> Self {
-        let mut headers = origin.headers.clone();
-        if let Some(value) = session_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
-            headers.insert(SESSION_ID, value);
-        }
+    fn legacy(session_id: Option<String>, version: String, result: Bytes, epoch: u64) -> Self {
+        let id = session_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok());
         // The header came with 2025-06-18; a version is always sent, older servers ignore it.
-        if let Ok(value) = HeaderValue::from_str(&version) {
-            headers.insert(PROTOCOL_VERSION, value);
-        }
-        Spoken { session_id, version, result, headers, epoch }
+        let version_value = HeaderValue::from_str(&version).ok();
+        let headers = [(&SESSION_ID, id), (&PROTOCOL_VERSION, version_value)];
+        let there = headers.iter().filter_map(|(name, value)| Some((*name, value.as_ref()?)));
+        Spoken { session_id, lines: lines(there), version, result, epoch }
     }
 }
 
@@ -340,11 +320,8 @@ async fn initialize(origin: &Origin, settings: &Settings, epoch: u64) -> Result<
 
 async fn handshake(origin: &Origin, settings: &Settings, epoch: u64) -> Result<Spoken, BackendError> {
     let body = initialize_body(&settings.version, &settings.who);
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = origin.path.clone();
-    *request.headers_mut() = origin.headers.clone();
-    let answer = exchange::answer(origin, request, Core(usize::MAX)).await?;
+    let request = compose(&Method::POST, origin, b"", &[], &body);
+    let answer = exchange::answer(origin, &request, Core::ASIDE).await?;
     let envelope =
         jsonrpc::scan_backend(&answer.body).map_err(|error| BackendError::protocol(error.to_string()))?;
     if envelope.kind != Kind::Response {
@@ -352,18 +329,13 @@ async fn handshake(origin: &Origin, settings: &Settings, epoch: u64) -> Result<S
         return Err(BackendError::not_ready(format!("refused to initialize: {message}"), ASIDE));
     }
     let version = envelope.text(&answer.body, Field::ResultProtocolVersion).unwrap_or_default().into_owned();
-    let result = answer.body.slice_ref(envelope.raw(&answer.body, Field::Result).unwrap_or_default());
-    let spoken = Spoken::legacy(origin, answer.session_id, version, result, epoch);
-    let mut confirm = Request::new(Full::new(Bytes::from_static(
-        br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
-    )));
-    *confirm.method_mut() = Method::POST;
-    *confirm.uri_mut() = origin.path.clone();
-    *confirm.headers_mut() = spoken.headers.clone();
-    let (response, lease) = origin.pool.send(Core(usize::MAX), confirm).await.map_err(failed)?;
-    if Limited::new(response.into_body(), 64 << 10).collect().await.is_ok() {
-        origin.pool.release(lease);
-    }
+    // A copy: a part would hold on to the buffer that it was read into.
+    let result = Bytes::copy_from_slice(envelope.raw(&answer.body, Field::Result).unwrap_or_default());
+    let spoken = Spoken::legacy(answer.session_id, version, result, epoch);
+    let confirm = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    let request = compose(&Method::POST, origin, &spoken.lines, &[], confirm);
+    let (_, rest) = origin.pool.send(Core::ASIDE, &request).await.map_err(failed)?;
+    rest.drain().await;
     Ok(spoken)
 }
 

@@ -1,18 +1,17 @@
 //! What a legacy backend says unasked: one GET stream per session, taken up again where it broke.
 
-use super::{LAST_EVENT_ID, session::Shared};
+use super::{LAST_EVENT_ID, incoming::Incoming, session::Shared};
 use crate::{
     backend::{Core, Unsolicited},
     core::{
         codes,
+        http1::Content,
         jsonrpc::{self, Kind},
         sse,
     },
 };
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, StatusCode};
 use kit::backoff::Backoff;
 use std::{sync::Arc, time::Duration};
 
@@ -50,21 +49,15 @@ pub(super) async fn listen(shared: Arc<Shared>) {
 }
 
 async fn attempt(shared: &Arc<Shared>) -> End {
-    let accept = (header::ACCEPT, HeaderValue::from_static("text/event-stream"));
     let last = shared.last_event_id.lock().clone();
     let last = last.and_then(|last| HeaderValue::from_str(&last).ok()).map(|last| (LAST_EVENT_ID, last));
-    let extra: Vec<_> = [Some(accept), last].into_iter().flatten().collect();
     let spoken = shared.spoken();
-    let request = shared.request(&spoken, Method::GET, Bytes::new(), &extra);
-    // The connection lives as long as the stream and is not pooled.
-    let Ok((response, _lease)) = shared.origin.pool.send(Core(usize::MAX), request).await else {
+    let request = shared.request(&spoken, &Method::GET, b"", last.as_slice());
+    let Ok((head, body)) = shared.origin.pool.send(Core::ASIDE, &request).await else {
         return End::Failed;
     };
-    let kind = response.headers().get(header::CONTENT_TYPE).map_or(b"".as_slice(), HeaderValue::as_bytes);
-    match response.status() {
-        StatusCode::OK if kind.starts_with(b"text/event-stream") => {
-            follow(shared, response.into_body()).await
-        }
+    match head.status {
+        StatusCode::OK if head.content == Content::Events => follow(shared, body).await,
         // Taken by an older connection of ours that the backend has not seen end.
         StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS => End::Failed,
         status if status.is_server_error() => End::Failed,
@@ -79,8 +72,8 @@ async fn attempt(shared: &Arc<Shared>) -> End {
 async fn follow(shared: &Arc<Shared>, mut body: Incoming) -> End {
     let mut parser = sse::Parser::new(shared.origin.max_message);
     let mut pause = Duration::from_secs(1);
-    while let Some(Ok(frame)) = body.frame().await {
-        parser.push(frame.data_ref().map_or(b"".as_slice(), |data| data.as_ref()));
+    while let Some(Ok(piece)) = body.next().await {
+        parser.push(&piece);
         loop {
             match parser.next() {
                 Ok(Some(event)) => {
