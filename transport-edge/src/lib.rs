@@ -12,6 +12,7 @@
 //! waits for session-svc on a plain answer within a lease.
 
 pub mod backend;
+mod cells;
 pub mod config;
 pub mod core;
 mod error;

@@ -2,7 +2,9 @@
 //!
 //! A request writes only to the cell of its own event loop; a scrape sums the cells.
 
-use kit::metrics::{MCP_BUCKETS, Metrics};
+use crate::cells::{Cell, Cells};
+use hashbrown::HashMap;
+use kit::metrics::Metrics;
 use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
@@ -10,7 +12,6 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 use std::{
-    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -79,17 +80,10 @@ impl Error {
     }
 }
 
-#[derive(Clone, Default)]
-struct Cell {
-    buckets: [u64; MCP_BUCKETS.len() + 1],
-    count: u64,
-    sum: f64,
-}
-
 /// The cells of one event loop.
 #[derive(Default)]
 pub(crate) struct CoreCells {
-    operations: Mutex<HashMap<Operation, Cell>>,
+    operations: Cells<Operation>,
     names: Mutex<HashMap<Box<str>, Arc<str>>>,
     /// Connections that are open.
     pub(crate) connections: AtomicI64,
@@ -113,15 +107,7 @@ impl CoreCells {
     ) {
         let tool = self.name(name);
         let operation = Operation { method: method_label(method), tool, error, version };
-        let seconds = took.as_secs_f64();
-        let at = MCP_BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(MCP_BUCKETS.len());
-        let mut operations = self.operations.lock();
-        let cell = operations.entry(operation).or_default();
-        if let Some(bucket) = cell.buckets.get_mut(at) {
-            *bucket += 1;
-        }
-        cell.count += 1;
-        cell.sum += seconds;
+        self.operations.observe(operation, took);
     }
 
     fn name(&self, name: &str) -> Arc<str> {
@@ -162,7 +148,7 @@ impl EdgeMetrics {
     /// Registers them; `cores` cells, the last one for relayed requests.
     pub(crate) fn new(metrics: &Metrics, cores: usize) -> Self {
         let cores = Arc::new((0..cores).map(|_| CoreCells::default()).collect::<Vec<_>>());
-        metrics.collect(Box::new(Cells(cores.clone())));
+        metrics.collect(Box::new(Summed(cores.clone())));
         EdgeMetrics {
             cores,
             relayed: metrics
@@ -191,36 +177,22 @@ impl EdgeMetrics {
     }
 }
 
-/// The label set of exemplars, of which there are none.
-type NoLabels = Vec<(&'static str, String)>;
-
 /// Sums the cells at a scrape.
-struct Cells(Arc<Vec<CoreCells>>);
+struct Summed(Arc<Vec<CoreCells>>);
 
-impl fmt::Debug for Cells {
+impl fmt::Debug for Summed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Cells")
+        f.write_str("Summed")
     }
 }
 
-impl Cells {
+impl Summed {
     fn operations(&self) -> HashMap<Operation, Cell> {
-        let mut all: HashMap<Operation, Cell> = HashMap::new();
-        for core in self.0.iter() {
-            for (operation, cell) in core.operations.lock().iter() {
-                let sum = all.entry(operation.clone()).or_default();
-                sum.count += cell.count;
-                sum.sum += cell.sum;
-                for (to, from) in sum.buckets.iter_mut().zip(cell.buckets) {
-                    *to += from;
-                }
-            }
-        }
-        all
+        Cells::sum(self.0.iter().map(|core| &core.operations))
     }
 }
 
-impl Collector for Cells {
+impl Collector for Summed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let help = "time of an operation between client and edge";
         let mut family = encoder.encode_descriptor(
@@ -230,12 +202,7 @@ impl Collector for Cells {
             MetricType::Histogram,
         )?;
         for (operation, cell) in self.operations() {
-            let labels = labels(&operation);
-            let bounds = MCP_BUCKETS.into_iter().chain([f64::MAX]);
-            let buckets: Vec<(f64, u64)> = bounds.zip(cell.buckets).collect();
-            family
-                .encode_family(&labels)?
-                .encode_histogram::<NoLabels>(cell.sum, cell.count, &buckets, None)?;
+            cell.encode(&mut family, &labels(&operation))?;
         }
         let sum = |read: fn(&CoreCells) -> i64| self.0.iter().map(read).sum::<i64>();
         let count = |read: fn(&CoreCells) -> u64| self.0.iter().map(read).sum::<u64>();

@@ -72,7 +72,7 @@ impl EdgeService for Handler {
         let core = self.edge.relay_core();
         let in_flight = &self.edge.metrics.core(core).in_flight;
         in_flight.fetch_add(1, Relaxed);
-        let reply = serve_session(&self.edge, core, &live, &inbound).await;
+        let reply = serve_session(&self.edge, core, &live, inbound).await;
         in_flight.fetch_sub(1, Relaxed);
         Ok(Response::new(encode(reply)))
     }

@@ -131,6 +131,11 @@ impl Backends {
         self.shared.sink.catalog()
     }
 
+    /// The same for a moment, without a write to memory that cores share.
+    pub(crate) fn peek(&self) -> arc_swap::Guard<Arc<Catalog>> {
+        self.shared.sink.peek()
+    }
+
     /// The catalogue's revision; it changes when a client would see other lists.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.shared.sink.subscribe()
@@ -295,13 +300,14 @@ fn tool_names(backend: &Backend, catalog: &Catalog) -> Vec<String> {
 fn view(backend: &Backend, catalog: &Catalog) -> edge::Backend {
     let entry = catalog.server(backend.name());
     let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    let (calls, errors) = backend.meter.counts();
     let mut view = edge::Backend {
         name: backend.name().to_owned(),
         transport: if backend.is_stdio() { "stdio" } else { "http" }.into(),
         state: "starting".into(),
         processes: count(backend.process_count()),
-        calls: backend.meter.calls.load(Ordering::Relaxed),
-        errors: backend.meter.errors.load(Ordering::Relaxed),
+        calls,
+        errors,
         restarts: backend.restarts.load(Ordering::Relaxed),
         ..Default::default()
     };

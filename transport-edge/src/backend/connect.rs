@@ -14,7 +14,10 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, time::Instant as TokioInstant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant as TokioInstant, timeout_at},
+};
 
 /// The error of a modern server that does not speak the version asked for.
 const UNSUPPORTED_VERSION: i64 = -32022;
@@ -113,12 +116,13 @@ pub(crate) async fn probe(
     let mut exchange =
         HttpExchange::start(session.shared.clone(), core, &raw, &envelope, Edits::new(), &meta)?;
     let mut answer = Err(CallError::Backend(BackendError::gone("no answer")));
-    while let Some(item) = exchange.next(meta.deadline).await {
+    while let Some(item) = by(meta.deadline, exchange.next()).await {
         answer = match item {
             Ok(FromBackend::Response { raw, .. }) => result_of(&raw),
             Ok(_) => continue,
             Err(error) => Err(error.into()),
         };
+        break;
     }
     verdict(answer)
 }
@@ -156,12 +160,20 @@ fn names_legacy(data: &[u8]) -> bool {
 async fn call(seat: &Seat, raw: Bytes, deadline: Instant) -> Result<Bytes, CallError> {
     let envelope = jsonrpc::scan(&raw).map_err(|error| BackendError::protocol(error.to_string()))?;
     let mut exchange = seat.request(&raw, &envelope, Edits::new(), deadline, true).await?;
-    while let Some(item) = exchange.next(deadline).await {
+    while let Some(item) = by(deadline, exchange.next()).await {
         if let FromBackend::Response { raw, .. } = item? {
             return result_of(&raw);
         }
     }
     Err(BackendError::gone("no answer").into())
+}
+
+/// The next message, or that none came in time; the request is then cancelled by its drop.
+async fn by(
+    deadline: Instant,
+    next: impl Future<Output = Option<Result<FromBackend, BackendError>>>,
+) -> Option<Result<FromBackend, BackendError>> {
+    timeout_at(deadline.into(), next).await.unwrap_or(Some(Err(BackendError::Timeout)))
 }
 
 /// A member of a raw object; empty when it is not there.

@@ -247,7 +247,7 @@ async fn watch(backend: &Arc<Backend>, sink: &Sink, control: &mut Control, greet
         let dirty = tokio::select! {
             () = closed => return control.link.as_ref().map(|link| link.epitaph()).unwrap_or_default(),
             event = control.events.recv() => match event {
-                Some(Unsolicited::Message { raw, envelope, .. }) => envelope.method(&raw).ends_with("list_changed"),
+                Some(Unsolicited::Message(said)) => said.envelope.method(&said.raw).ends_with("list_changed"),
                 Some(Unsolicited::Reopened) => true,
                 Some(Unsolicited::Gone { reason }) => return reason,
                 None => return "its connection ended".into(),

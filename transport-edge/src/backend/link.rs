@@ -1,7 +1,7 @@
 //! Many requests over the two pipes of one process.
 
 use super::{
-    BackendError, Era, FromBackend, RawId, Unsolicited,
+    BackendError, Era, FromBackend, RawId, Said, Unsolicited,
     metrics::Meter,
     process::{Lines, Pipes, Process},
     rewrite::{Introduction, Origin, framed, number},
@@ -310,7 +310,8 @@ impl Link {
             return self.noise();
         }
         for events in targets {
-            let message = Unsolicited::Message { raw: raw.clone(), envelope, last_event_id: None };
+            let said = Said { raw: raw.clone(), envelope, last_event_id: None };
+            let message = Unsolicited::Message(Box::new(said));
             if !self.exclusive {
                 if events.try_send(message).is_err() {
                     self.noise()?;

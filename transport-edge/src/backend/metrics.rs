@@ -1,17 +1,15 @@
 //! Metrics of the back, by their public names.
 
-use kit::metrics::{HistogramFamily, MCP_BUCKETS, Metrics};
+use super::Core;
+use crate::cells::Cells;
+use kit::metrics::Metrics;
+use parking_lot::Mutex;
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge},
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 /// Methods that get a label of their own; the rest is `other`.
 const METHODS: [&str; 15] = [
@@ -38,18 +36,13 @@ pub(crate) struct BackendLabel {
     pub(crate) backend: String,
 }
 
-/// Labels of one kind of call.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct CallLabels {
-    backend: Arc<str>,
-    mcp_method_name: &'static str,
-    outcome: &'static str,
-}
+/// Method and outcome of a call.
+type Call = (&'static str, &'static str);
 
 /// All families of the back.
 #[derive(Clone)]
 pub(crate) struct BackMetrics {
-    duration: HistogramFamily<CallLabels>,
+    meters: Meters,
     processes: Family<BackendLabel, Gauge>,
     restarts: Family<BackendLabel, Counter>,
     dropped: Family<BackendLabel, Counter>,
@@ -58,12 +51,10 @@ pub(crate) struct BackMetrics {
 
 impl BackMetrics {
     pub(crate) fn new(metrics: &Metrics) -> Self {
+        let meters = Meters::default();
+        metrics.collect(Box::new(meters.clone()));
         BackMetrics {
-            duration: metrics.histogram_family(
-                "mcp_client_operation_duration_seconds",
-                "Time from a request to a backend until its answer, by method and outcome",
-                || Histogram::new(MCP_BUCKETS),
-            ),
+            meters,
             processes: metrics.family("swarm_backend_processes", "Processes of a stdio backend that run now"),
             restarts: metrics
                 .family("swarm_backend_restarts", "Times that the connection to a backend was opened again"),
@@ -75,21 +66,21 @@ impl BackMetrics {
 
     pub(crate) fn of(&self, backend: &str) -> Arc<Meter> {
         let label = BackendLabel { backend: backend.into() };
-        Arc::new(Meter {
+        let meter = Arc::new(Meter {
             processes: self.processes.get_or_create_owned(&label),
             restarts: self.restarts.get_or_create_owned(&label),
             dropped: self.dropped.get_or_create_owned(&label),
             ready: self.ready.get_or_create_owned(&label),
-            calls: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
-            families: self.clone(),
-            backend: backend.into(),
-        })
+            calls: (0..Core::SLOTS).map(|_| Cells::default()).collect(),
+        });
+        self.meters.0.lock().insert(backend.to_owned(), meter.clone());
+        meter
     }
 
     /// Takes the series of a backend that is gone.
     pub(crate) fn forget(&self, backend: &str) {
         let label = BackendLabel { backend: backend.into() };
+        self.meters.0.lock().remove(backend);
         self.processes.remove(&label);
         self.restarts.remove(&label);
         self.dropped.remove(&label);
@@ -103,25 +94,84 @@ pub(crate) struct Meter {
     pub(crate) restarts: Counter,
     pub(crate) dropped: Counter,
     pub(crate) ready: Gauge,
-    pub(crate) calls: AtomicU64,
-    pub(crate) errors: AtomicU64,
-    families: BackMetrics,
-    backend: Arc<str>,
+    /// A cell per core.
+    calls: Vec<Cells<Call>>,
 }
 
 impl Meter {
     /// Notes one call of a method as [`label`] names it.
-    pub(crate) fn called(&self, method: &'static str, took: Duration, outcome: &'static str) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        if outcome != "ok" {
-            self.errors.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn called(&self, core: Core, method: &'static str, took: Duration, outcome: &'static str) {
+        if let Some(cells) = self.calls.get(core.slot()) {
+            cells.observe((method, outcome), took);
         }
-        let labels = CallLabels { backend: self.backend.clone(), mcp_method_name: method, outcome };
-        self.families.duration.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Calls so far, and those of them that gave no result.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        Cells::sum(&self.calls).iter().fold((0, 0), |(calls, errors), ((_, outcome), cell)| {
+            (calls + cell.count, errors + if *outcome == "ok" { 0 } else { cell.count })
+        })
+    }
+}
+
+/// The meters of all backends, read at a scrape.
+#[derive(Clone, Default)]
+struct Meters(Arc<Mutex<BTreeMap<String, Arc<Meter>>>>);
+
+impl fmt::Debug for Meters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meters")
+    }
+}
+
+impl Collector for Meters {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut family = encoder.encode_descriptor(
+            "mcp_client_operation_duration_seconds",
+            "time from a request to a backend until its answer, by method and outcome",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (backend, meter) in self.0.lock().iter() {
+            for ((method, outcome), cell) in Cells::sum(&meter.calls) {
+                let labels =
+                    [("backend", backend.as_str()), ("mcp_method_name", method), ("outcome", outcome)];
+                cell.encode(&mut family, &labels)?;
+            }
+        }
+        Ok(())
     }
 }
 
 /// The label of a method; whatever a client makes up is `other`.
 pub(crate) fn label(method: &str) -> &'static str {
     METHODS.iter().find(|known| **known == method).map_or("other", |known| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_all_cores_are_one_series_until_the_backend_is_forgotten() {
+        let metrics = Metrics::new();
+        let back = BackMetrics::new(&metrics);
+        let meter = back.of("time");
+        for core in [Core(0), Core(1), Core::ASIDE] {
+            meter.called(core, label("tools/call"), Duration::from_millis(15), "ok");
+        }
+        meter.called(Core(1), label("made/up"), Duration::ZERO, "timeout");
+        assert_eq!(meter.counts(), (4, 1));
+        let series = |text: &str| {
+            let lines =
+                text.lines().filter(|line| line.starts_with("mcp_client_operation_duration_seconds_count"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let found = series(&metrics.encode());
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found.iter().any(|line| line.contains("\"time\"") && line.ends_with(" 3")), "{found:?}");
+        assert!(found.iter().any(|line| line.contains("\"other\"") && line.ends_with(" 1")), "{found:?}");
+        back.forget("time");
+        assert!(series(&metrics.encode()).is_empty());
+    }
 }

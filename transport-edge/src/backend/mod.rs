@@ -35,6 +35,7 @@ pub use backends::Backends;
 pub use error::BackendError;
 pub use server::Backend;
 pub use types::{
-    BackendsConfig, CallMeta, Core, Definitions, Era, FixedBackend, FromBackend, Peer, RawId, Unsolicited,
+    BackendsConfig, CallMeta, Core, Definitions, Era, FixedBackend, FromBackend, Peer, RawId, Said,
+    Unsolicited,
 };
-pub use upstream::{Exchange, Upstream};
+pub use upstream::{Exchange, Late, Upstream};

@@ -136,17 +136,13 @@ impl Drop for Seat {
 
 impl LinkExchange {
     /// The next message; `None` after the answer. Cancel-safe.
-    pub(crate) async fn next(&mut self, deadline: Instant) -> Option<Result<FromBackend, BackendError>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<FromBackend, BackendError>> {
         if self.done {
             return None;
         }
-        let item = match timeout_at(deadline.into(), self.answers.recv()).await {
-            Ok(Some(item)) => item,
-            Ok(None) => Err(BackendError::gone(self.link.epitaph())),
-            Err(_) => {
-                self.finish(Some("deadline"));
-                return Some(Err(BackendError::Timeout));
-            }
+        let item = match self.answers.recv().await {
+            Some(item) => item,
+            None => Err(BackendError::gone(self.link.epitaph())),
         };
         self.done = matches!(item, Err(_) | Ok(FromBackend::Response { .. }));
         Some(item)

@@ -43,6 +43,10 @@ impl Sink {
         self.shared.catalog.load_full()
     }
 
+    pub(crate) fn peek(&self) -> arc_swap::Guard<Arc<Catalog>> {
+        self.shared.catalog.load()
+    }
+
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.shared.revision.subscribe()
     }

@@ -43,6 +43,14 @@ pub struct Core(pub usize);
 impl Core {
     /// For what is sent beside clients' requests, whichever thread sends it.
     pub const ASIDE: Core = Core(usize::MAX);
+    /// How many slots there are for what each core has of its own.
+    pub(crate) const SLOTS: usize = 65;
+
+    /// The slot of this core; beside more cores than slots, they share some.
+    pub(crate) fn slot(self) -> usize {
+        let aside = Core::SLOTS - 1;
+        if self == Core::ASIDE { aside } else { self.0 % aside }
+    }
 }
 
 /// A JSON-RPC id as written: a string with its quotes, or an integer.
@@ -68,19 +76,10 @@ pub struct Peer {
 }
 
 /// What a backend says outside of any request.
-// Nearly all are messages, so a box would be an allocation for nothing.
-#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone)]
 pub enum Unsolicited {
     /// A notification, or a request (its id is `envelope.id`; answer by [`RawId`] of it).
-    Message {
-        /// As it came.
-        raw: Bytes,
-        /// Its scan.
-        envelope: Envelope,
-        /// The backend's event id, for [`UpstreamRecord::last_event_id`].
-        last_event_id: Option<String>,
-    },
+    Message(Box<Said>),
     /// The backend forgot the session and a new one was opened in its place, with the same log
     /// level and subscriptions: `Upstream::record` says something new.
     Reopened,
@@ -89,6 +88,18 @@ pub enum Unsolicited {
         /// In words.
         reason: String,
     },
+}
+
+/// A message outside of any request. Boxed, because the queue that it waits in is a session's
+/// own and mostly empty.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// As it came.
+    pub raw: Bytes,
+    /// Its scan.
+    pub envelope: Envelope,
+    /// The backend's event id, for [`UpstreamRecord::last_event_id`].
+    pub last_event_id: Option<String>,
 }
 
 /// What accompanies one request.

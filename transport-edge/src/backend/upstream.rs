@@ -20,6 +20,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::time::timeout_at;
 
 /// How long an answer or a notification may take to be handed over.
 const HAND_OVER: Duration = Duration::from_secs(10);
@@ -47,13 +48,17 @@ pub(crate) enum Way {
 /// One request under way. Dropped before its answer, it is cancelled at the backend.
 pub struct Exchange {
     way: ExchangeWay,
+    core: Core,
     deadline: Instant,
     method: &'static str,
     started: Instant,
-    meter: Arc<Meter>,
-    clock: Arc<dyn Clock>,
+    upstream: Arc<Inner>,
     noted: bool,
 }
+
+/// Nothing came so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Late;
 
 enum ExchangeWay {
     Link(LinkExchange),
@@ -144,12 +149,12 @@ impl Upstream {
                 }
             },
         };
-        let meter = self.inner.meter.clone();
+        let method = label(&method);
         if way.is_err() {
-            meter.called(label(&method), Duration::ZERO, "not_ready");
+            self.inner.meter.called(core, method, Duration::ZERO, "not_ready");
         }
-        let (deadline, clock) = (meta.deadline, self.inner.clock.clone());
-        Ok(Exchange { way: way?, deadline, method: label(&method), started, meter, clock, noted: false })
+        let (deadline, upstream) = (meta.deadline, self.inner.clone());
+        Ok(Exchange { way: way?, core, deadline, method, started, upstream, noted: false })
     }
 
     /// What has no counterpart in a modern backend is answered here.
@@ -228,11 +233,33 @@ pub(crate) fn result_of(raw: &Bytes) -> Result<Bytes, CallError> {
 impl Exchange {
     /// The next message; `None` after the answer or an error. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<FromBackend, BackendError>> {
-        let item = match &mut self.way {
-            ExchangeWay::Ready(answer) => answer.take().map(Ok),
-            ExchangeWay::Link(exchange) => exchange.next(self.deadline).await,
-            ExchangeWay::Http(exchange) => exchange.next(self.deadline).await,
+        let item = match timeout_at(self.deadline.into(), self.way.next()).await {
+            Ok(item) => item,
+            Err(_) => {
+                self.way.finish("deadline");
+                Some(Err(BackendError::Timeout))
+            }
         };
+        self.heard(item)
+    }
+
+    /// The same, waiting until `patience` at most; nothing is lost by giving up. One timer does
+    /// for both limits.
+    pub async fn next_by(
+        &mut self,
+        patience: Instant,
+    ) -> Result<Option<Result<FromBackend, BackendError>>, Late> {
+        if patience >= self.deadline {
+            return Ok(self.next().await);
+        }
+        let item = timeout_at(patience.into(), self.way.next()).await.map_err(|_| Late)?;
+        Ok(self.heard(item))
+    }
+
+    fn heard(
+        &mut self,
+        item: Option<Result<FromBackend, BackendError>>,
+    ) -> Option<Result<FromBackend, BackendError>> {
         match &item {
             Some(Ok(FromBackend::Response { is_error: true, .. })) => self.note("error"),
             Some(Ok(FromBackend::Response { tool_error: true, .. })) => self.note("tool_error"),
@@ -246,18 +273,31 @@ impl Exchange {
 
     /// Ends the request; the backend is told why.
     pub fn cancel(mut self, reason: Option<&str>) {
-        let reason = reason.unwrap_or("the client cancelled");
-        match &mut self.way {
-            ExchangeWay::Ready(_) => {}
-            ExchangeWay::Link(exchange) => exchange.finish(Some(reason)),
-            ExchangeWay::Http(exchange) => exchange.cancel(reason),
-        }
+        self.way.finish(reason.unwrap_or("the client cancelled"));
     }
 
     fn note(&mut self, outcome: &'static str) {
         if !std::mem::replace(&mut self.noted, true) {
-            let took = self.clock.now().saturating_duration_since(self.started);
-            self.meter.called(self.method, took, outcome);
+            let took = self.upstream.clock.now().saturating_duration_since(self.started);
+            self.upstream.meter.called(self.core, self.method, took, outcome);
+        }
+    }
+}
+
+impl ExchangeWay {
+    async fn next(&mut self) -> Option<Result<FromBackend, BackendError>> {
+        match self {
+            ExchangeWay::Ready(answer) => answer.take().map(Ok),
+            ExchangeWay::Link(exchange) => exchange.next().await,
+            ExchangeWay::Http(exchange) => exchange.next().await,
+        }
+    }
+
+    fn finish(&mut self, reason: &str) {
+        match self {
+            ExchangeWay::Ready(_) => {}
+            ExchangeWay::Link(exchange) => exchange.finish(Some(reason)),
+            ExchangeWay::Http(exchange) => exchange.cancel(reason),
         }
     }
 }

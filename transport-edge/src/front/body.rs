@@ -1,5 +1,6 @@
 //! Bodies of answers: whole, or a stream of server-sent events with a bound on what waits.
 
+use super::io::Phase;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::{
@@ -61,6 +62,7 @@ pub(crate) struct Events {
     queue: mpsc::Receiver<Bytes>,
     waiting: Arc<AtomicUsize>,
     keep_alive: Pin<Box<Sleep>>,
+    phase: Option<Phase>,
 }
 
 /// The writing end of an event stream; dropping it ends the body.
@@ -76,7 +78,7 @@ pub(crate) fn events(first: Bytes) -> (Outlet, Answer) {
     let waiting = Arc::new(AtomicUsize::new(0));
     let keep_alive = Box::pin(tokio::time::sleep(KEEP_ALIVE));
     let first = Some(first).filter(|first| !first.is_empty());
-    let events = Events { first, queue, waiting: waiting.clone(), keep_alive };
+    let events = Events { first, queue, waiting: waiting.clone(), keep_alive, phase: None };
     (Outlet { queue: sender, waiting }, Answer::Events(Box::new(events)))
 }
 
@@ -103,7 +105,20 @@ impl Outlet {
     }
 }
 
+impl Drop for Events {
+    fn drop(&mut self) {
+        if let Some(phase) = &self.phase {
+            phase.idle();
+        }
+    }
+}
+
 impl Events {
+    /// The connection with this phase is at work until the stream ends.
+    pub(crate) fn works(&mut self, phase: Phase) {
+        self.phase = Some(phase);
+    }
+
     /// The next bytes, or a comment when it was silent for long.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(first) = self.first.take() {

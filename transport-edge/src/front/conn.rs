@@ -27,6 +27,8 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 /// Largest head.
 const HEAD_MAX: usize = 16 << 10;
+/// Largest body that is copied out of the read buffer.
+const COPY_MAX: usize = 4 << 10;
 
 /// A client's connection: remembers the session it used last.
 pub(crate) struct Connection {
@@ -60,6 +62,7 @@ impl Connection {
 }
 
 /// A request whose outside is checked.
+#[derive(Clone)]
 pub(crate) struct Inbound {
     /// HTTP method.
     pub(crate) method: Method,
@@ -80,22 +83,30 @@ pub(crate) async fn respond(connection: &Connection, request: Request<Incoming>)
     let cells = connection.edge.metrics.core(connection.core);
     cells.in_flight.fetch_add(1, Relaxed);
     connection.phase.busy();
-    let _counted = Counted(connection);
+    let mut working = Working(connection, true);
     let (parts, body) = request.into_parts();
-    match admit(&connection.edge, parts, body).await {
+    let mut reply = match admit(&connection.edge, parts, body).await {
         Ok(inbound) => entry::handle(connection, inbound).await,
         Err(refused) => {
             cells.refused.fetch_add(1, Relaxed);
             *refused
         }
+    };
+    if let Answer::Events(events) = reply.body_mut() {
+        events.works(connection.phase.clone());
+        working.1 = false;
     }
+    reply
 }
 
-struct Counted<'a>(&'a Connection);
+/// A request that is being answered; true when the connection is idle after it.
+struct Working<'a>(&'a Connection, bool);
 
-impl Drop for Counted<'_> {
+impl Drop for Working<'_> {
     fn drop(&mut self) {
-        self.0.phase.idle();
+        if self.1 {
+            self.0.phase.idle();
+        }
         self.0.edge.metrics.core(self.0.core).in_flight.fetch_sub(1, Relaxed);
     }
 }
@@ -151,7 +162,8 @@ async fn read(edge: &Edge, headers: &HeaderMap, body: Incoming) -> Result<Bytes,
     }
 }
 
-/// The body; one frame, as almost always, is not copied. `None` when it is over the limit.
+/// The body; `None` when it is over the limit. A small one is copied: whatever refers to hyper's
+/// read buffer while a call waits makes hyper take another of 8 KiB, to look for the client's end.
 async fn collect(mut body: Incoming, limit: usize) -> Result<Option<Bytes>, hyper::Error> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
@@ -170,7 +182,11 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Option<Bytes>, hype
             rest.extend_from_slice(&data);
         }
     }
-    Ok(Some(if rest.is_empty() { first } else { rest.freeze() }))
+    Ok(Some(match rest.is_empty() {
+        true if first.len() <= COPY_MAX => Bytes::copy_from_slice(&first),
+        true => first,
+        false => rest.freeze(),
+    }))
 }
 
 /// A refusal before the body was read; the connection may hold the rest of it, so it ends.
@@ -184,6 +200,19 @@ fn refuse(status: StatusCode, why: &str) -> Box<Reply> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn size<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// hyper moves the future of each request and keeps room for one with each connection.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        let whole =
+            size::<&Connection, Request<Incoming>, _>(|connection, request| respond(connection, request));
+        let call = size::<&Connection, Inbound, _>(|connection, inbound| entry::handle(connection, inbound));
+        assert!(whole <= 4096, "{whole} bytes, of which {call} are the call");
+    }
 
     #[test]
     fn only_the_two_endpoints_exist() {

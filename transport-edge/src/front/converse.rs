@@ -169,21 +169,27 @@ pub(crate) async fn converse(call: &Call<'_>, route: Route, method: &str, name: 
 
 async fn first(call: &Call<'_>, waiting: &mut Waiting, backend: &str, id: &[u8], repeatable: bool) -> First {
     let Some((exchange, in_flight, upstream)) = &mut waiting.parts else { return First::Cancelled };
-    let late = tokio::time::sleep(call.edge.config.stream_after);
-    tokio::pin!(late);
+    let patience = (tokio::time::Instant::now() + call.edge.config.stream_after).into_std();
     loop {
+        let next = async {
+            match call.accepts.events {
+                true => exchange.next_by(patience).await,
+                false => Ok(exchange.next().await),
+            }
+        };
         let next = tokio::select! {
             biased;
-            next = exchange.next() => next,
+            next = next => next,
             cancelled = in_flight.cancelled() => {
                 tracing::debug!(reason = cancelled.reason, "cancelled before an answer");
                 return First::Cancelled;
             }
-            () = &mut late, if call.accepts.events => return First::Stream(None),
         };
+        let Ok(next) = next else { return First::Stream(None) };
         match next {
             Some(Ok(FromBackend::Response { raw, is_error, tool_error })) => {
-                return First::Answer(raw.clone(), outcome(&raw, is_error, tool_error));
+                let outcome = outcome(&raw, is_error, tool_error);
+                return First::Answer(raw, outcome);
             }
             Some(Ok(message)) if call.accepts.events => return First::Stream(Some(message)),
             Some(Ok(FromBackend::Request { raw, id })) => ask_standing(call.live, upstream, &raw, id).await,
@@ -339,7 +345,7 @@ async fn begin_again(flow: &Flow) -> Result<Talk, Problem> {
     let body = Bytes::from(body.clone());
     let envelope = scan(&body).map_err(|_| lost())?;
     let in_flight = live.begin(Bytes::from(open.id.clone())).ok_or_else(lost)?;
-    let route = route::find(edge, &live.scope, &body, &envelope, &open.method).await?;
+    let route = route::find(edge, &live.scope, &body, &envelope, &open.method, None).await?;
     let fail = |error: BackendError| problems::backend(&open.backend, &error, true);
     let core = Core(flow.core);
     let upstream = live.upstreams.get(live, &route.backend, core, flow.started).await.map_err(fail)?;

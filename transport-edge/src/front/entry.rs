@@ -40,10 +40,11 @@ async fn post(connection: &Connection, mut inbound: Inbound) -> Reply {
     let initialize = envelope.kind == Kind::Request && envelope.method(&inbound.body) == "initialize";
     let modern = envelope.has(Field::MetaProtocolVersion) || (says_modern(&inbound) && !initialize);
     if modern && connection.edge.kill.serves_modern() {
-        return modern::handle(&connection.edge, connection.core, inbound, &envelope).await;
+        // Boxed like what is rare below: the future of a legacy call stays small, as it is moved
+        // with each request and kept with each connection.
+        return Box::pin(modern::handle(&connection.edge, connection.core, inbound, &envelope)).await;
     }
     if initialize && !inbound.headers.contains_key(&SESSION_ID) {
-        // What is rare is boxed, so that the future of a call stays small: it is moved per request.
         return Box::pin(legacy::initialize(&connection.edge, connection.core, &inbound, &envelope)).await;
     }
     inbound.envelope = Some(envelope);
@@ -81,10 +82,10 @@ async fn within_session(connection: &Connection, inbound: Inbound) -> Reply {
             return problems::session_gone(id);
         }
         if live.leased(edge.clock.now()) {
-            return legacy::handle(edge, connection.core, &live, &inbound).await;
+            return legacy::handle(edge, connection.core, &live, inbound).await;
         }
         match Box::pin(live.renew(edge.config.lease)).await {
-            Ok(()) => return legacy::handle(edge, connection.core, &live, &inbound).await,
+            Ok(()) => return legacy::handle(edge, connection.core, &live, inbound).await,
             Err(StoreError::NotFound) => return problems::session_gone(id),
             // Another edge is the anchor now.
             Err(StoreError::Fenced(_)) => edge.sessions.remove(&live),

@@ -29,5 +29,5 @@ pub(crate) use converse::{ask_client, resend};
 pub(crate) use legacy::handle as serve_session;
 pub(crate) use lists::{changed as changed_lists, settled};
 pub(crate) use problems::{node_lost, session_gone, unavailable};
-pub(crate) use route::repeatable;
+pub(crate) use route::{Memo, repeatable};
 pub(crate) use server::{Stages, bind, start};

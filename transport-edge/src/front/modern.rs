@@ -130,7 +130,7 @@ impl Call<'_> {
             "tools/call" | "prompts/get" => envelope.text(&inbound.body, Field::Name).unwrap_or_default(),
             _ => Default::default(),
         };
-        let route = match route::find(edge, &inbound.scope, &inbound.body, envelope, method).await {
+        let route = match route::find(edge, &inbound.scope, &inbound.body, envelope, method, None).await {
             Ok(route) => route,
             Err(problem) => return self.fail(method, &name, problem),
         };
@@ -168,14 +168,13 @@ impl Call<'_> {
         backend: &str,
         repeatable: bool,
     ) -> Reply {
-        let late = tokio::time::sleep(STREAM_AFTER);
-        tokio::pin!(late);
+        let patience = (tokio::time::Instant::now() + STREAM_AFTER).into_std();
         let first = loop {
-            let next = tokio::select! {
-                biased;
-                next = exchange.next() => next,
-                () = &mut late, if self.accepts.events => break None,
+            let next = match self.accepts.events {
+                true => exchange.next_by(patience).await,
+                false => Ok(exchange.next().await),
             };
+            let Ok(next) = next else { break None };
             match next {
                 Some(Ok(FromBackend::Response { raw, is_error, tool_error })) => {
                     let outcome = outcome(&raw, is_error, tool_error);

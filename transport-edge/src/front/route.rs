@@ -17,18 +17,71 @@ use crate::{
     session::Scope,
 };
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::sync::Arc;
+
+/// Longest name that is remembered, as written.
+const NAME_MAX: usize = 256;
 
 /// A request's way to a backend.
 pub(crate) struct Route {
-    /// The backend.
-    pub(crate) backend: Arc<Backend>,
+    to: Arc<Destination>,
     /// What is spliced into the body for it.
     pub(crate) edits: Edits,
+}
+
+/// Where requests for one thing go.
+pub(crate) struct Destination {
+    /// The backend.
+    pub(crate) backend: Arc<Backend>,
     /// Sending it twice does no harm.
     pub(crate) repeatable: bool,
     /// What the tool says of itself.
     pub(crate) hints: Hints,
+}
+
+impl std::ops::Deref for Route {
+    type Target = Destination;
+
+    fn deref(&self) -> &Destination {
+        &self.to
+    }
+}
+
+/// The tool that a session called last and where that was: sessions call few tools, often, and
+/// what is looked up is counted in memory that all cores share.
+#[derive(Default)]
+pub(crate) struct Memo(Mutex<Option<Called>>);
+
+struct Called {
+    /// Of the catalogue; a backend that is replaced changes it too.
+    revision: u64,
+    name: Bytes,
+    written: Option<Bytes>,
+    to: Arc<Destination>,
+}
+
+impl Memo {
+    fn route(&self, revision: u64, body: &[u8], envelope: &Envelope) -> Option<Route> {
+        let last = self.0.lock();
+        let called = last.as_ref().filter(|called| called.revision == revision)?;
+        if envelope.raw(body, Field::Name) != Some(&called.name[..]) {
+            return None;
+        }
+        let span = envelope.span(Field::Name);
+        let edits = called.written.iter().map(|name| Edit::replace(span, name.clone())).collect();
+        Some(Route { to: called.to.clone(), edits })
+    }
+
+    fn keep(&self, revision: u64, body: &[u8], envelope: &Envelope, route: &Route) {
+        let name = envelope.raw(body, Field::Name).filter(|name| name.len() <= NAME_MAX);
+        *self.0.lock() = name.map(|name| Called {
+            revision,
+            name: Bytes::copy_from_slice(name),
+            written: route.edits.first().map(|edit| edit.with.clone()),
+            to: route.to.clone(),
+        });
+    }
 }
 
 /// Finds the backend of a request that a backend has to answer. Waits for backends that are
@@ -39,17 +92,31 @@ pub(crate) async fn find(
     body: &Bytes,
     envelope: &Envelope,
     method: &str,
+    memo: Option<&Memo>,
 ) -> Result<Route, Problem> {
-    let catalog = edge.backends.catalog();
-    match locate(edge, &catalog, scope, body, envelope, method) {
-        Err(problem) if matches!(problem.code, codes::INVALID_PARAMS | codes::RESOURCE_NOT_FOUND) => {
-            let settled = lists::settled(edge).await;
-            match settled.revision == catalog.revision {
-                true => Err(problem),
-                false => locate(edge, &settled, scope, body, envelope, method),
-            }
+    let memo = memo.filter(|_| method == "tools/call");
+    let (problem, revision) = {
+        let catalog = edge.backends.peek();
+        if let Some(route) = memo.and_then(|memo| memo.route(catalog.revision, body, envelope)) {
+            return Ok(route);
         }
-        found => found,
+        match locate(edge, &catalog, scope, body, envelope, method) {
+            Ok(route) => {
+                if let Some(memo) = memo {
+                    memo.keep(catalog.revision, body, envelope, &route);
+                }
+                return Ok(route);
+            }
+            Err(problem) if matches!(problem.code, codes::INVALID_PARAMS | codes::RESOURCE_NOT_FOUND) => {
+                (problem, catalog.revision)
+            }
+            found => return found,
+        }
+    };
+    let settled = lists::settled(edge).await;
+    match settled.revision == revision {
+        true => Err(problem),
+        false => locate(edge, &settled, scope, body, envelope, method),
     }
 }
 
@@ -93,7 +160,8 @@ fn locate(
     edge.kill.call(method, &server)?;
     let backend = edge.backends.get(&server).ok_or_else(|| lists::no_server(scope))?;
     let edits = name.map(|(span, name)| Edit::replace(span, name)).into_iter().collect();
-    Ok(Route { backend, edits, repeatable: repeatable(method, &hints), hints })
+    let to = Arc::new(Destination { backend, repeatable: repeatable(method, &hints), hints });
+    Ok(Route { to, edits })
 }
 
 /// Whether a request may be sent twice.
@@ -118,8 +186,8 @@ fn named(
     match (target, scope) {
         (Some(target), Scope::One(_)) => Ok((target.server, None, target.hints)),
         (Some(target), Scope::All) => {
-            let name = serde_json::Value::from(&*target.name).to_string();
-            Ok((target.server, Some((envelope.span(Field::Name), name.into())), target.hints))
+            let name = quoted(&target.name);
+            Ok((target.server, Some((envelope.span(Field::Name), name)), target.hints))
         }
         // The backend itself knows best, also what it added a moment ago.
         (None, Scope::One(server)) => Ok((Arc::from(server.as_str()), None, Hints::default())),
@@ -127,6 +195,15 @@ fn named(
             let name = field(body, envelope, Field::Name)?;
             Err(problems::unknown(what, &name, catalog, None))
         }
+    }
+}
+
+/// A name as JSON; nearly none needs an escape.
+fn quoted(name: &str) -> Bytes {
+    let plain = |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    match name.bytes().all(plain) {
+        true => ["\"", name, "\""].concat().into(),
+        false => serde_json::Value::from(name).to_string().into(),
     }
 }
 
@@ -154,8 +231,7 @@ fn reference(
                 .prompt(scope, &name)
                 .ok_or_else(|| problems::unknown("prompt", &name, catalog, scope))?;
             let at = Span { start: span.start + inner.start, end: span.start + inner.end };
-            let own = serde_json::Value::from(&*target.name).to_string();
-            Ok((target.server, Some((at, own.into())), Hints::default()))
+            Ok((target.server, Some((at, quoted(&target.name))), Hints::default()))
         }
         "ref/resource" => {
             let (_, uri) = value("uri").ok_or_else(missing)?;

@@ -38,8 +38,8 @@ const HEADERS_MAX: usize = 100;
 const BUFFER: usize = 64 << 10;
 /// Most streams of one h2 connection.
 const H2_STREAMS: u32 = 128;
-/// A connection without a request is closed after this time.
-const IDLE_MAX: Duration = Duration::from_secs(300);
+/// How often an idle event loop wakes; less than any timer of a call.
+const TICK: Duration = Duration::from_millis(200);
 /// After a failed accept (no descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -79,12 +79,15 @@ pub(crate) fn start(
     for (core, listener) in listeners.into_iter().enumerate() {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+        // A token of its own: every request looks at it, and a look takes a lock.
+        let stop = stages.stop.child_token();
         let (edge, stages, abort) = (edge.clone(), stages.clone(), abort.clone());
         let (done, end) = tokio::sync::oneshot::channel();
         let serve = move || {
             runtime.block_on(async {
                 let life = async {
-                    serve(edge, core, listener, stages.stop).await;
+                    tokio::spawn(tick(stop.clone()));
+                    serve(edge, core, listener, stop).await;
                     // Nobody waits when the drain's deadline has passed.
                     let _ = done.send(());
                     stages.done.cancelled().await;
@@ -99,6 +102,15 @@ pub(crate) fn start(
         ends.push(end);
     }
     Ok(ends)
+}
+
+/// Keeps the next wake of an idle event loop near. tokio writes to an eventfd for each timer that
+/// is set to ring before the loop would wake by itself; a call's first timer is
+/// [`crate::Config::stream_after`], so without this nearly every call would cost that write.
+async fn tick(stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {}
 }
 
 async fn serve(edge: Arc<Edge>, core: usize, listener: std::net::TcpListener, stop: CancellationToken) {
@@ -181,8 +193,7 @@ async fn connection(
     }
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_MAX)
+        .header_read_timeout(None)
         .max_headers(HEADERS_MAX)
         .max_buf_size(BUFFER)
         .auto_date_header(false)

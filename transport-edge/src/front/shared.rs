@@ -77,7 +77,7 @@ async fn follow(edge: Weak<Edge>, backend: String, mut inbox: mpsc::Receiver<Uns
     while let Some(event) = inbox.recv().await {
         let Some(edge) = edge.upgrade() else { return };
         match event {
-            Unsolicited::Message { raw, envelope, .. } => message(&edge, &backend, &raw, &envelope).await,
+            Unsolicited::Message(said) => message(&edge, &backend, &said.raw, &said.envelope).await,
             Unsolicited::Reopened => {
                 for uri in edge.listeners.watched(&backend) {
                     edge.listeners.updated(&backend, &uri);

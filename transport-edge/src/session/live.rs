@@ -107,6 +107,8 @@ pub(crate) struct Live {
     pub(crate) upstreams: Upstreams,
     /// Name of the client, for views.
     pub(crate) client: String,
+    /// The tool called last.
+    pub(crate) called: crate::front::Memo,
     kept: tokio::sync::Mutex<Kept>,
     snapshot: Mutex<SessionRecord>,
     dirty: AtomicBool,
@@ -156,6 +158,7 @@ impl Live {
             store,
             upstreams: Upstreams::new(&record.upstreams),
             client: client_name(&record.client_info),
+            called: Default::default(),
             snapshot: Mutex::new(record.clone()),
             kept: tokio::sync::Mutex::new(Kept { record, version }),
             dirty: AtomicBool::new(false),

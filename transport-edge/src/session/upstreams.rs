@@ -5,7 +5,7 @@ use super::{
     stream::Source,
 };
 use crate::{
-    backend::{Backend, BackendError, CallMeta, Core, FromBackend, Peer, RawId, Unsolicited, Upstream},
+    backend::{Backend, BackendError, CallMeta, Core, FromBackend, Peer, RawId, Said, Unsolicited, Upstream},
     core::jsonrpc::{Envelope, Kind, scan},
     front::ask_client,
 };
@@ -172,7 +172,8 @@ async fn follow(live: Weak<Live>, backend: String, mut inbox: mpsc::Receiver<Uns
     while let Some(event) = inbox.recv().await {
         let Some(live) = live.upgrade().filter(|live| !live.is_ended()) else { return };
         match event {
-            Unsolicited::Message { raw, envelope, last_event_id } => {
+            Unsolicited::Message(said) => {
+                let Said { raw, envelope, last_event_id } = *said;
                 let source = last_event_id.map(|event| Source { backend: backend.clone(), event });
                 match envelope.kind {
                     Kind::Notification => notification(&live, raw, &envelope, source).await,

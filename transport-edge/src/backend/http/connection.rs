@@ -1,30 +1,18 @@
-//! One connection to a backend: a request goes out in one write, the head of its answer comes in.
+//! One connection to a backend, and what comes on it.
 
-use crate::core::http1::{Head, HeadReader};
 use bytes::BytesMut;
 use kit::net::BoxedStream;
 use std::{
     io,
     pin::Pin,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
-use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 
 /// Room for the first read of an answer; most fit.
 const ROOM: usize = 4 << 10;
 /// Room for a read of an answer that is known to be large.
 const ROOM_MAX: usize = 64 << 10;
-
-/// A request that got no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// No byte of it was sent.
-    Unsent(String),
-    /// It may have been processed.
-    Unknown(String),
-    /// It was answered by something that is not HTTP/1.1.
-    Malformed(&'static str),
-}
 
 /// A connection and what came on it and was not taken yet: nothing between two answers.
 pub(super) struct Connection {
@@ -37,46 +25,26 @@ impl Connection {
         Connection { stream, buffer: BytesMut::new() }
     }
 
-    /// Sends a request and reads the head of its answer; the body is left in the buffer and on
-    /// the wire. Not cancel-safe: dropped half-way, the connection is of no more use.
-    pub(super) async fn exchange(&mut self, request: &[u8]) -> Result<Head, Failure> {
-        match self.write(request).await {
-            Ok(()) => self.head().await,
-            Err((0, error)) => Err(Failure::Unsent(error.to_string())),
-            // It may have refused what it had read, and closed.
-            Err((_, error)) => match self.head().await {
-                Ok(head) => Ok(Head { keep_alive: false, ..head }),
-                Err(_) => Err(Failure::Unknown(error.to_string())),
-            },
+    /// Writes what the backend takes now; never nothing. Cancel-safe.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.stream.write(bytes).await? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            taken => Ok(taken),
         }
     }
 
-    /// Writes all of it, or tells how many bytes went out before the failure.
-    async fn write(&mut self, request: &[u8]) -> Result<(), (usize, io::Error)> {
-        let mut rest = request;
-        while !rest.is_empty() {
-            let sent = request.len() - rest.len();
-            match self.stream.write(rest).await {
-                Ok(0) => return Err((sent, io::ErrorKind::WriteZero.into())),
-                Ok(taken) => rest = rest.get(taken..).unwrap_or_default(),
-                Err(error) => return Err((sent, error)),
-            }
+    /// Writes what goes without waiting. A failure shows again at the next write.
+    pub(super) fn write_now(&mut self, bytes: &[u8]) -> usize {
+        let mut context = Context::from_waker(Waker::noop());
+        match Pin::new(&mut self.stream).poll_write(&mut context, bytes) {
+            Poll::Ready(Ok(taken)) => taken,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
         }
-        self.stream.flush().await.map_err(|error| (request.len(), error))
     }
 
-    async fn head(&mut self) -> Result<Head, Failure> {
-        let mut reader = HeadReader::default();
-        loop {
-            if let Some(head) = reader.next(&mut self.buffer).map_err(|error| Failure::Malformed(error.0))? {
-                return Ok(head);
-            }
-            match self.fill(0).await {
-                Ok(true) => {}
-                Ok(false) => return Err(Failure::Unknown("the connection closed without an answer".into())),
-                Err(error) => return Err(Failure::Unknown(error.to_string())),
-            }
-        }
+    /// Nothing for TCP; a stream that gathers what is written sends it. Cancel-safe.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush().await
     }
 
     /// Reads once, with room for what is `expected`; false when the backend closed. Cancel-safe.

@@ -1,7 +1,9 @@
 //! One POST and its answer: JSON, or events up to the response.
 
 use super::{
-    LAST_EVENT_ID, Origin, Place, failed,
+    LAST_EVENT_ID, Origin,
+    asked::{Asked, Failure},
+    failed,
     incoming::Incoming,
     session::{Shared, Spoken},
 };
@@ -18,12 +20,7 @@ use crate::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::time::timeout_at;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// Times that a polled stream is taken up again without a message in between.
 const RESUMES: u32 = 5;
@@ -43,7 +40,18 @@ pub(super) struct Whole {
 
 type Sending = BoxFuture<'static, Result<Answer, BackendError>>;
 
+/// What a POST says, kept until its answer begins: it may have to be said again.
+struct Message {
+    body: Bytes,
+    extra: Vec<(HeaderName, HeaderValue)>,
+}
+
 enum State {
+    /// The way of nearly every call: it was written at once on a connection that was there.
+    Asked(Asked, Arc<Spoken>, Message),
+    /// Its answer is JSON of a known length.
+    Json(Incoming),
+    /// Whatever takes more steps, in a future of its own.
     Sending(Sending),
     Reading(Incoming),
     /// Everything was read; what is left is in `ready`.
@@ -63,11 +71,11 @@ pub(crate) struct HttpExchange {
     last_event_id: Option<String>,
     retry: Duration,
     resumes: u32,
-    _place: Place,
 }
 
 impl HttpExchange {
-    /// Starts it; nothing is sent before [`HttpExchange::next`] is first polled.
+    /// Starts it. It is sent now if that goes without waiting, else when [`HttpExchange::next`]
+    /// is first polled.
     pub(crate) fn start(
         shared: Arc<Shared>,
         core: Core,
@@ -76,19 +84,22 @@ impl HttpExchange {
         edits: Edits,
         meta: &CallMeta,
     ) -> Result<Self, BackendError> {
-        let place = shared.origin.admit().ok_or_else(|| {
-            BackendError::not_ready("too many requests in flight", Duration::from_millis(100))
-        })?;
+        if !shared.origin.enter() {
+            return Err(BackendError::not_ready("too many requests in flight", Duration::from_millis(100)));
+        }
         let id = shared.origin.pool.next_id(core);
         let mut extra = shared.mirrored(raw, envelope, &edits);
         if shared.settings.era == Era::Modern {
             extra.extend(meta.headers.iter().cloned());
         }
         shared.remember(raw, envelope);
-        let who = shared.introduction();
+        let who = match shared.settings.era {
+            Era::Modern => shared.introduction(),
+            Era::Legacy => rewrite::Introduction::default(),
+        };
         let info = shared.settings.server_info.clone();
         let out = rewrite::outbound(raw, envelope, edits, id, shared.settings.era, &who, info);
-        let state = State::Sending(Box::pin(post(shared.clone(), core, out.body, extra)));
+        let state = begin(&shared, core, Message { body: out.body, extra });
         let parser = sse::Parser::new(shared.origin.max_message);
         Ok(HttpExchange {
             shared,
@@ -101,12 +112,11 @@ impl HttpExchange {
             last_event_id: None,
             retry: RETRY,
             resumes: 0,
-            _place: place,
         })
     }
 
     /// The next message; `None` after the answer. Cancel-safe.
-    pub(crate) async fn next(&mut self, deadline: Instant) -> Option<Result<FromBackend, BackendError>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<FromBackend, BackendError>> {
         loop {
             if let Some(item) = self.ready.pop_front() {
                 if matches!(item, FromBackend::Response { .. }) {
@@ -115,10 +125,7 @@ impl HttpExchange {
                 }
                 return Some(Ok(item));
             }
-            if let Err(error) = self.step(deadline).await? {
-                if error == BackendError::Timeout {
-                    self.cancel("deadline");
-                }
+            if let Err(error) = self.step().await? {
                 self.state = State::Done;
                 return Some(Err(error));
             }
@@ -126,25 +133,51 @@ impl HttpExchange {
     }
 
     /// Waits for one thing: the head of the answer or a piece of it.
-    async fn step(&mut self, deadline: Instant) -> Option<Result<(), BackendError>> {
-        let step = match &mut self.state {
+    async fn step(&mut self) -> Option<Result<(), BackendError>> {
+        Some(match &mut self.state {
             State::Done => return None,
             State::Read => Err(BackendError::protocol("answered with something that is no answer")),
-            State::Sending(sending) => match timeout_at(deadline.into(), sending).await {
-                Ok(answer) => answer.map(|answer| self.answered(answer)),
-                Err(_) => Err(BackendError::Timeout),
-            },
-            State::Reading(body) => match timeout_at(deadline.into(), body.next()).await {
-                Ok(Some(Ok(piece))) => {
+            State::Asked(asked, ..) => {
+                let head = asked.head().await;
+                self.begun(head)
+            }
+            State::Json(body) => {
+                let answer = body.piece(self.shared.origin.max_message).await;
+                answer.map(|answer| self.answered(Answer::Json(answer)))
+            }
+            State::Sending(sending) => sending.await.map(|answer| self.answered(answer)),
+            State::Reading(body) => match body.next().await {
+                Some(Ok(piece)) => {
                     self.parser.push(&piece);
                     self.events()
                 }
-                Ok(Some(Err(error))) => self.broken(&error.to_string()),
-                Ok(None) => self.ended(),
-                Err(_) => Err(BackendError::Timeout),
+                Some(Err(error)) => self.take_up(&error.to_string()),
+                // A legacy backend that gave event ids is polled (2025-11-25, "polling").
+                None => self.take_up("the stream ended without an answer"),
             },
+        })
+    }
+
+    /// The answer begins, or there is none.
+    fn begun(&mut self, head: Result<Head, Failure>) -> Result<(), BackendError> {
+        let State::Asked(asked, spoken, message) = std::mem::replace(&mut self.state, State::Done) else {
+            return Ok(());
         };
-        Some(step)
+        let shared = self.shared.clone();
+        let (head, body) = match head {
+            Ok(head) => asked.body(head),
+            Err(Failure::Unsent(_)) => {
+                self.state = State::Sending(Box::pin(post(shared, self.core, message)));
+                return Ok(());
+            }
+            Err(failure) => return Err(failed(failure)),
+        };
+        self.state = match head.content {
+            Content::Events if head.status.is_success() => State::Reading(body),
+            Content::Json if head.status.is_success() && body.announced() > 0 => State::Json(body),
+            _ => State::Sending(Box::pin(judge(shared, self.core, spoken, message, (head, body)))),
+        };
+        Ok(())
     }
 
     fn answered(&mut self, answer: Answer) {
@@ -217,16 +250,7 @@ impl HttpExchange {
         }
     }
 
-    /// The stream ended without the answer: a legacy backend that gave event ids is polled
-    /// (2025-11-25, "polling"), any other has lost it.
-    fn ended(&mut self) -> Result<(), BackendError> {
-        self.take_up("the stream ended without an answer")
-    }
-
-    fn broken(&mut self, reason: &str) -> Result<(), BackendError> {
-        self.take_up(reason)
-    }
-
+    /// The stream ended without the answer: it goes on where it broke, or the answer is lost.
     fn take_up(&mut self, reason: &str) -> Result<(), BackendError> {
         let legacy = self.shared.settings.era == Era::Legacy;
         match self.last_event_id.clone() {
@@ -258,6 +282,7 @@ impl Drop for HttpExchange {
         if !matches!(self.state, State::Done) && !self.has_answer() {
             self.cancel("the client went away");
         }
+        self.shared.origin.leave();
     }
 }
 
@@ -272,19 +297,48 @@ fn leave(mut body: Incoming) {
     }
 }
 
-/// Posts; when the backend has forgotten the session (404, so it processed nothing), opens it
-/// again and posts once more.
-async fn post(
+/// Writes a POST if that goes without waiting.
+fn begin(shared: &Arc<Shared>, core: Core, message: Message) -> State {
+    let spoken = shared.spoken();
+    let request = shared.request(&spoken, &Method::POST, &message.body, &message.extra);
+    match shared.origin.pool.ask(core, &request) {
+        Some(asked) => State::Asked(asked, spoken, message),
+        None => State::Sending(Box::pin(post(shared.clone(), core, message))),
+    }
+}
+
+/// Posts, from the beginning.
+async fn post(shared: Arc<Shared>, core: Core, message: Message) -> Result<Answer, BackendError> {
+    let spoken = shared.spoken();
+    let answer = once(&shared, core, &spoken, &message).await;
+    unless_forgotten(&shared, core, &spoken, &message, answer).await
+}
+
+/// The same, after the head of the first answer.
+async fn judge(
     shared: Arc<Shared>,
     core: Core,
-    body: Bytes,
-    extra: Vec<(HeaderName, HeaderValue)>,
+    spoken: Arc<Spoken>,
+    message: Message,
+    (head, body): (Head, Incoming),
 ) -> Result<Answer, BackendError> {
-    let spoken = shared.spoken();
-    match once(&shared, core, &spoken, &body, &extra).await {
+    let answer = read(&shared.origin, &head, body, spoken.session_id.is_some()).await;
+    unless_forgotten(&shared, core, &spoken, &message, answer).await
+}
+
+/// When the backend has forgotten the session (404, so it processed nothing), opens it again and
+/// posts once more.
+async fn unless_forgotten(
+    shared: &Shared,
+    core: Core,
+    spoken: &Spoken,
+    message: &Message,
+    answer: Result<Answer, BackendError>,
+) -> Result<Answer, BackendError> {
+    match answer {
         Err(BackendError::SessionExpired) => {
-            shared.reopen(&spoken).await?;
-            once(&shared, core, &shared.spoken(), &body, &extra).await
+            shared.reopen(spoken).await?;
+            once(shared, core, &shared.spoken(), message).await
         }
         answer => answer,
     }
@@ -294,10 +348,9 @@ async fn once(
     shared: &Shared,
     core: Core,
     spoken: &Spoken,
-    body: &[u8],
-    extra: &[(HeaderName, HeaderValue)],
+    message: &Message,
 ) -> Result<Answer, BackendError> {
-    let request = shared.request(spoken, &Method::POST, body, extra);
+    let request = shared.request(spoken, &Method::POST, &message.body, &message.extra);
     let (head, body) = shared.origin.pool.send(core, &request).await.map_err(failed)?;
     read(&shared.origin, &head, body, spoken.session_id.is_some()).await
 }
@@ -356,7 +409,7 @@ fn refusal(status: StatusCode, retry_after: Duration) -> BackendError {
 
 /// The whole answer to a request of ours (initialize, a replayed setting), whether it comes as
 /// JSON or as events.
-pub(super) async fn answer(origin: &Origin, request: &[u8], core: Core) -> Result<Whole, BackendError> {
+pub(super) async fn answer(origin: &Origin, request: &Bytes, core: Core) -> Result<Whole, BackendError> {
     let (mut head, body) = origin.pool.send(core, request).await.map_err(failed)?;
     let session_id = head.session_id.take();
     let body = match read(origin, &head, body, false).await? {

@@ -89,6 +89,20 @@ impl Incoming {
         }
     }
 
+    /// How many bytes are to come, if that was said.
+    pub(super) fn announced(&self) -> u64 {
+        self.decoder.announced()
+    }
+
+    /// All of a body whose length was announced. Cancel-safe.
+    pub(super) async fn piece(&mut self, limit: usize) -> Result<Bytes, BackendError> {
+        self.gather(limit).await?;
+        match self.ready() {
+            Ok(Some(piece)) => Ok(piece),
+            _ => Err(self.broken("the answer is empty")),
+        }
+    }
+
     /// All of it, if it has at most `limit` bytes.
     pub(super) async fn whole(mut self, limit: usize) -> Result<Bytes, BackendError> {
         self.gather(limit).await?;

@@ -1,5 +1,6 @@
 //! Streamable HTTP towards backends: pools, sessions, answers as JSON or events.
 
+mod asked;
 mod connection;
 mod exchange;
 mod incoming;
@@ -14,8 +15,8 @@ pub(crate) use exchange::HttpExchange;
 pub(crate) use session::{Session, Settings, initialize_body};
 
 use super::{BackendError, metrics::Meter};
+use asked::Failure;
 use bytes::Bytes;
-use connection::Failure;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use kit::net::Net;
 use pool::Pool;
@@ -92,19 +93,18 @@ impl Origin {
         })
     }
 
-    /// A place for one more request; `None` when there are too many.
-    fn admit(self: &Arc<Self>) -> Option<Place> {
-        let place = Place(self.clone());
-        (self.in_flight.fetch_add(1, Ordering::Relaxed) < self.max_in_flight).then_some(place)
+    /// Takes a place for one more request; false when there are too many. Give it back with
+    /// [`Origin::leave`].
+    fn enter(&self) -> bool {
+        let room = self.in_flight.fetch_add(1, Ordering::Relaxed) < self.max_in_flight;
+        if !room {
+            self.leave();
+        }
+        room
     }
-}
 
-/// A request's place among those in flight.
-struct Place(Arc<Origin>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,10 +1,12 @@
 //! Idle HTTP/1.1 connections of one backend, one stack per core.
 
 use super::{
-    connection::{Connection, Failure},
+    asked::{Asked, Failure},
+    connection::Connection,
     incoming::Incoming,
 };
 use crate::{backend::Core, core::http1::Head};
+use bytes::Bytes;
 use kit::net::Net;
 use parking_lot::Mutex;
 use std::{
@@ -17,10 +19,6 @@ use std::{
 };
 use tokio::time::{Instant, timeout};
 
-/// Stacks of cores; a core takes the one of its number.
-const CORES: usize = 64;
-/// And one for what is sent beside clients' requests, whichever thread sends it.
-const SHARDS: usize = CORES + 1;
 const CONNECT: Duration = Duration::from_secs(2);
 /// Servers commonly close after 5 s (uvicorn, node); a connection is not trusted that long.
 const IDLE: Duration = Duration::from_secs(4);
@@ -31,17 +29,16 @@ const STALE: Duration = Duration::from_millis(10);
 pub(super) struct Pool {
     address: String,
     net: Arc<dyn Net>,
-    shards: Vec<Shard>,
-    max_idle: usize,
+    shards: Vec<Arc<Shard>>,
 }
 
-/// What one core uses alone; no two share a cache line.
-#[derive(Default)]
+/// What one core uses alone, down to the count of references; no two share a cache line.
 #[repr(align(128))]
 struct Shard {
     /// The one used last is at the back.
     idle: Mutex<VecDeque<Idle>>,
     requests: AtomicU64,
+    max_idle: usize,
 }
 
 struct Idle {
@@ -53,66 +50,55 @@ struct Idle {
 /// closed, and with it whatever still comes.
 pub(super) struct Lease {
     pub(super) connection: Connection,
-    pool: Arc<Pool>,
-    shard: usize,
+    shard: Arc<Shard>,
 }
 
 impl Pool {
     /// Without connections yet. Call it within the runtime that outlives the cores'.
     pub(super) fn new(address: String, net: Arc<dyn Net>, max_idle: usize) -> Arc<Self> {
-        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        let pool = Arc::new(Pool { address, net, shards, max_idle });
+        let shard = || Arc::new(Shard { idle: Mutex::default(), requests: AtomicU64::new(0), max_idle });
+        let shards = std::iter::repeat_with(shard).take(Core::SLOTS).collect();
+        let pool = Arc::new(Pool { address, net, shards });
         tokio::spawn(sweep(Arc::downgrade(&pool)));
         pool
+    }
+
+    fn shard(&self, core: Core) -> Option<&Arc<Shard>> {
+        self.shards.get(core.slot())
     }
 
     /// A number for a request, unlike that of any other request to this backend that may still
     /// be under way; it fits into 31 bits, because some servers read no more.
     pub(super) fn next_id(&self, core: Core) -> u64 {
-        const TURN: u64 = i32::MAX as u64 / SHARDS as u64;
-        let shard = shard(core);
-        let count = self.shards.get(shard).map_or(0, |shard| shard.requests.fetch_add(1, Ordering::Relaxed));
-        (count % TURN) * SHARDS as u64 + shard as u64 + 1
+        const TURN: u64 = i32::MAX as u64 / Core::SLOTS as u64;
+        let count = self.shard(core).map_or(0, |shard| shard.requests.fetch_add(1, Ordering::Relaxed));
+        (count % TURN) * Core::SLOTS as u64 + core.slot() as u64 + 1
+    }
+
+    /// Begins a request on a connection that was in use a moment ago, without waiting. `None`
+    /// when there is none: then [`Pool::send`] it.
+    pub(super) fn ask(&self, core: Core, request: &Bytes) -> Option<Asked> {
+        let shard = self.shard(core)?;
+        let mut asked = shard.on(shard.fresh()?, request);
+        asked.begin();
+        Some(asked)
     }
 
     /// Sends on an idle connection or a new one. A request is sent a second time only when the
     /// first connection provably took none of it.
-    pub(super) async fn send(
-        self: &Arc<Self>,
-        core: Core,
-        request: &[u8],
-    ) -> Result<(Head, Incoming), Failure> {
-        let shard = shard(core);
-        while let Some(mut connection) = self.take(shard).await {
-            match connection.exchange(request).await {
-                Ok(head) => return Ok(self.answered(connection, shard, head)),
+    pub(super) async fn send(&self, core: Core, request: &Bytes) -> Result<(Head, Incoming), Failure> {
+        let shard = self.shard(core).ok_or_else(|| Failure::Unsent("no such core".into()))?;
+        while let Some(connection) = shard.quiet().await {
+            let mut asked = shard.on(connection, request);
+            match asked.head().await {
+                Ok(head) => return Ok(asked.body(head)),
                 Err(Failure::Unsent(_)) => {}
                 Err(failure) => return Err(failure),
             }
         }
-        let mut connection = self.connect().await?;
-        let head = connection.exchange(request).await?;
-        Ok(self.answered(connection, shard, head))
-    }
-
-    fn answered(self: &Arc<Self>, connection: Connection, shard: usize, head: Head) -> (Head, Incoming) {
-        let lease = Lease { connection, pool: self.clone(), shard };
-        Incoming::of(head, lease)
-    }
-
-    /// The connection used last, if it is still quiet.
-    async fn take(&self, shard: usize) -> Option<Connection> {
-        loop {
-            let Idle { mut connection, since } = self.shards.get(shard)?.idle.lock().pop_back()?;
-            let idle = since.elapsed();
-            if idle > STALE {
-                // Its end may have come and nobody has looked yet: let the driver look.
-                tokio::task::yield_now().await;
-            }
-            if idle < IDLE && connection.is_quiet() {
-                return Some(connection);
-            }
-        }
+        let mut asked = shard.on(self.connect().await?, request);
+        let head = asked.head().await?;
+        Ok(asked.body(head))
     }
 
     async fn connect(&self) -> Result<Connection, Failure> {
@@ -132,20 +118,51 @@ impl Pool {
     }
 }
 
-impl Lease {
-    /// Gives the connection back, ready for another request.
-    pub(super) fn release(mut self) {
-        let Some(shard) = self.pool.shards.get(self.shard) else { return };
-        self.connection.shrink();
-        let mut stack = shard.idle.lock();
-        if stack.len() < self.pool.max_idle {
-            stack.push_back(Idle { connection: self.connection, since: Instant::now() });
+impl Shard {
+    fn on(self: &Arc<Self>, connection: Connection, request: &Bytes) -> Asked {
+        Asked::new(Lease { connection, shard: self.clone() }, request.clone())
+    }
+
+    /// The connection used last, if that was so lately that its end would be known.
+    fn fresh(&self) -> Option<Connection> {
+        loop {
+            let mut idle = self.idle.lock();
+            if idle.back()?.since.elapsed() > STALE {
+                return None;
+            }
+            let mut connection = idle.pop_back()?.connection;
+            drop(idle);
+            if connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// The connection used last, if it is still quiet.
+    async fn quiet(&self) -> Option<Connection> {
+        loop {
+            let Idle { mut connection, since } = self.idle.lock().pop_back()?;
+            let idle = since.elapsed();
+            if idle > STALE {
+                // Its end may have come and nobody has looked yet: let the driver look.
+                tokio::task::yield_now().await;
+            }
+            if idle < IDLE && connection.is_quiet() {
+                return Some(connection);
+            }
         }
     }
 }
 
-fn shard(core: Core) -> usize {
-    if core == Core::ASIDE { CORES } else { core.0 % CORES }
+impl Lease {
+    /// Gives the connection back, ready for another request.
+    pub(super) fn release(mut self) {
+        self.connection.shrink();
+        let mut idle = self.shard.idle.lock();
+        if idle.len() < self.shard.max_idle {
+            idle.push_back(Idle { connection: self.connection, since: Instant::now() });
+        }
+    }
 }
 
 /// Idle connections do not outlive their time, also when nobody asks for one any more.

@@ -2,7 +2,7 @@
 
 use super::{LAST_EVENT_ID, incoming::Incoming, session::Shared};
 use crate::{
-    backend::{Core, Unsolicited},
+    backend::{Core, Said, Unsolicited},
     core::{
         codes,
         http1::Content,
@@ -108,6 +108,6 @@ async fn hand_over(shared: &Arc<Shared>, raw: Bytes, last_event_id: Option<Strin
         shared.post_aside(codes::result(envelope.id(&raw).unwrap_or(b"null"), b"{}"));
         return;
     }
-    let message = Unsolicited::Message { raw, envelope, last_event_id };
+    let message = Unsolicited::Message(Box::new(Said { raw, envelope, last_event_id }));
     let _ = shared.settings.events.send(message).await;
 }

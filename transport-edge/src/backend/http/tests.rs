@@ -1,9 +1,14 @@
 //! The pool against a scripted server: what goes on which connection, and who gets which answer.
 
-use super::{connection::Failure, incoming::Incoming, pool::Pool};
+use super::{
+    asked::{Asked, Failure},
+    incoming::Incoming,
+    pool::Pool,
+};
 use crate::{backend::Core, core::http1::Head};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use kit::net::{BoxedStream, Listener, Net};
 use proptest::prelude::*;
 use std::{io, net::SocketAddr, sync::Arc};
@@ -57,7 +62,7 @@ async fn heard(connection: &mut DuplexStream) -> String {
 }
 
 async fn send(pool: &Arc<Pool>, request: &str) -> Result<(Head, Incoming), Failure> {
-    pool.send(CORE, request.as_bytes()).await
+    pool.send(CORE, &Bytes::copy_from_slice(request.as_bytes())).await
 }
 
 async fn ask(pool: &Arc<Pool>, request: &str) -> Bytes {
@@ -113,11 +118,55 @@ async fn requests_under_way_have_a_connection_each_and_the_last_one_used_is_take
     assert_eq!(seen, "third");
 }
 
+/// Reads a head while giving up at every wait and coming back.
+async fn in_glimpses(asked: &mut Asked) -> Head {
+    loop {
+        if let Some(head) = asked.head().now_or_never() {
+            return head.unwrap();
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_larger_than_the_socket_takes_goes_out_whole_however_often_its_reader_looks_away() {
+    let (pool, mut server) = pool();
+    let (_, mut connection) = on_a_new_connection(&pool, &mut server, OK).await;
+    let request = Bytes::from(vec![b'x'; 200_000]);
+    let mut asked = pool.ask(CORE, &request).unwrap();
+    assert!(pool.ask(CORE, &request).is_none(), "its only connection is in use");
+    let (head, ()) = tokio::join!(in_glimpses(&mut asked), async {
+        let mut seen = vec![0; request.len()];
+        connection.read_exact(&mut seen).await.unwrap();
+        assert!(seen == request);
+        for byte in OK {
+            connection.write_all(&[*byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    let (head, mut body) = asked.body(head);
+    assert!(head.keep_alive);
+    assert_eq!(body.piece(LIMIT).await.unwrap(), "ok");
+    assert!(pool.ask(CORE, &request).is_some(), "read to its end, it is free");
+}
+
+#[tokio::test]
+async fn a_refusal_in_the_middle_of_a_request_is_its_answer() {
+    let (pool, mut server) = pool();
+    let (_, mut connection) = on_a_new_connection(&pool, &mut server, OK).await;
+    let mut asked = pool.ask(CORE, &Bytes::from(vec![b'x'; 200_000])).unwrap();
+    connection.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    drop(connection);
+    let head = asked.head().await.unwrap();
+    assert_eq!((head.status.as_u16(), head.keep_alive), (413, false));
+}
+
 #[tokio::test]
 async fn other_cores_do_not_take_it() {
     let (pool, mut server) = pool();
     let (_, _first) = on_a_new_connection(&pool, &mut server, OK).await;
-    let (answer, ()) = tokio::join!(pool.send(Core(1), b"request"), async {
+    let request = Bytes::from_static(b"request");
+    let (answer, ()) = tokio::join!(pool.send(Core(1), &request), async {
         server.accept().await.write_all(OK).await.unwrap();
     });
     answer.unwrap();
