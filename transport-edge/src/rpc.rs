@@ -68,11 +68,11 @@ impl EdgeService for Handler {
     async fn relay(&self, request: Request<RelayRequest>) -> Result<Response<Parts>, Status> {
         let request = request.into_inner();
         let live = self.session(&request).await?;
-        let inbound = decode(request)?;
+        let mut inbound = decode(request)?;
         let core = self.edge.relay_core();
         let in_flight = &self.edge.metrics.core(core).in_flight;
         in_flight.fetch_add(1, Relaxed);
-        let reply = serve_session(&self.edge, core, &live, inbound).await;
+        let reply = serve_session(&self.edge, core, &live, &mut inbound).await;
         in_flight.fetch_sub(1, Relaxed);
         Ok(Response::new(encode(reply)))
     }

@@ -139,9 +139,10 @@ impl Upstream {
         let way = match self.local(raw, envelope) {
             Some(answer) => Ok(ExchangeWay::Ready(Some(answer))),
             None => match &self.inner.way {
-                Way::Link(seat) => {
-                    seat.request(raw, envelope, edits, meta.deadline, quiet).await.map(ExchangeWay::Link)
-                }
+                // Boxed, so that the future of a call stays small.
+                Way::Link(seat) => Box::pin(seat.request(raw, envelope, edits, meta.deadline, quiet))
+                    .await
+                    .map(ExchangeWay::Link),
                 Way::Http(session) => {
                     let shared = session.shared.clone();
                     HttpExchange::start(shared, core, raw, envelope, edits, meta)

@@ -18,10 +18,10 @@ use crate::{
 use http::{Method, StatusCode};
 
 /// Answers a request whose outside is checked.
-pub(crate) async fn handle(connection: &Connection, inbound: Inbound) -> Reply {
+pub(crate) async fn handle(connection: &Connection, inbound: &mut Inbound) -> Reply {
     match inbound.method {
         Method::POST => post(connection, inbound).await,
-        Method::GET | Method::DELETE if says_modern(&inbound) && connection.edge.kill.serves_modern() => {
+        Method::GET | Method::DELETE if says_modern(inbound) && connection.edge.kill.serves_modern() => {
             answer::not_allowed("POST")
         }
         Method::GET | Method::DELETE => within_session(connection, inbound).await,
@@ -29,30 +29,30 @@ pub(crate) async fn handle(connection: &Connection, inbound: Inbound) -> Reply {
     }
 }
 
-async fn post(connection: &Connection, mut inbound: Inbound) -> Reply {
+async fn post(connection: &Connection, inbound: &mut Inbound) -> Reply {
     if is_batch(&inbound.body) {
-        return batch(connection, inbound).await;
+        return Box::pin(batch(connection, inbound)).await;
     }
     let envelope = match scan(&inbound.body) {
         Ok(envelope) => envelope,
         Err(error) => return refuse(None, error.code, &error.to_string()),
     };
     let initialize = envelope.kind == Kind::Request && envelope.method(&inbound.body) == "initialize";
-    let modern = envelope.has(Field::MetaProtocolVersion) || (says_modern(&inbound) && !initialize);
+    let modern = envelope.has(Field::MetaProtocolVersion) || (says_modern(inbound) && !initialize);
     if modern && connection.edge.kill.serves_modern() {
         // Boxed like what is rare below: the future of a legacy call stays small, as it is moved
         // with each request and kept with each connection.
         return Box::pin(modern::handle(&connection.edge, connection.core, inbound, &envelope)).await;
     }
     if initialize && !inbound.headers.contains_key(&SESSION_ID) {
-        return Box::pin(legacy::initialize(&connection.edge, connection.core, &inbound, &envelope)).await;
+        return Box::pin(legacy::initialize(&connection.edge, connection.core, inbound, &envelope)).await;
     }
     inbound.envelope = Some(envelope);
     within_session(connection, inbound).await
 }
 
 /// Arrays exist in 2025-03-26 only, so within a session of that revision.
-async fn batch(connection: &Connection, inbound: Inbound) -> Reply {
+async fn batch(connection: &Connection, inbound: &mut Inbound) -> Reply {
     let version = inbound.headers.get(&PROTOCOL_VERSION);
     let may = version.is_none_or(|version| version == Legacy::V2025_03_26.as_str());
     match may && inbound.headers.contains_key(&SESSION_ID) {
@@ -68,7 +68,7 @@ fn says_modern(inbound: &Inbound) -> bool {
     version == MODERN || (Legacy::parse(version).is_none() && !inbound.headers.contains_key(&SESSION_ID))
 }
 
-async fn within_session(connection: &Connection, inbound: Inbound) -> Reply {
+async fn within_session(connection: &Connection, inbound: &mut Inbound) -> Reply {
     let id = inbound.envelope.as_ref().and_then(|envelope| envelope.id(&inbound.body));
     let Some(header) = inbound.headers.get(&SESSION_ID) else {
         return refuse(id, codes::INVALID_REQUEST, "mcp-session-id is missing; send initialize first");
@@ -93,7 +93,7 @@ async fn within_session(connection: &Connection, inbound: Inbound) -> Reply {
         }
     }
     let session = session.to_owned();
-    Box::pin(relay::serve(edge, connection.core, &session, &inbound)).await
+    Box::pin(relay::serve(edge, connection.core, &session, inbound)).await
 }
 
 fn refuse(id: Option<&[u8]>, code: i32, why: &str) -> Reply {

@@ -149,7 +149,7 @@ fn record(edge: &Edge, inbound: &Inbound, envelope: &Envelope) -> Result<Session
 }
 
 /// Serves a request of a session that is live here.
-pub(crate) async fn handle(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, inbound: Inbound) -> Reply {
+pub(crate) async fn handle(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, inbound: &mut Inbound) -> Reply {
     live.mark_used(edge.now_ms());
     if live.scope != inbound.scope {
         return problems::session_gone(None);
@@ -164,25 +164,25 @@ pub(crate) async fn handle(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, inbo
     }
     match inbound.method {
         Method::POST => post(edge, core, live, inbound).await,
-        Method::GET => Box::pin(get(edge, live, &inbound)).await,
+        Method::GET => Box::pin(get(edge, live, inbound)).await,
         Method::DELETE => Box::pin(delete(edge, live)).await,
         _ => answer::not_allowed("GET, POST, DELETE"),
     }
 }
 
-async fn post(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, inbound: Inbound) -> Reply {
-    let Inbound { headers, body, envelope, .. } = inbound;
-    let accepts = Accepts::of(&headers);
+async fn post(edge: &Arc<Edge>, core: usize, live: &Arc<Live>, inbound: &mut Inbound) -> Reply {
+    let accepts = Accepts::of(&inbound.headers);
     // They refer to the connection's read buffer, which is wanted while the call waits.
-    drop(headers);
+    drop(std::mem::take(&mut inbound.headers));
+    let body = &inbound.body;
     if !accepts.json {
         return answer::empty(StatusCode::NOT_ACCEPTABLE);
     }
-    if live.version.batches() && crate::core::jsonrpc::is_batch(&body) {
-        return Box::pin(batch(edge, core, live, &body)).await;
+    if live.version.batches() && crate::core::jsonrpc::is_batch(body) {
+        return Box::pin(batch(edge, core, live, body)).await;
     }
-    match envelope.map_or_else(|| scan(&body), Ok) {
-        Ok(envelope) => message(edge, core, live, &body, &envelope, accepts).await,
+    match inbound.envelope.map_or_else(|| scan(body), Ok) {
+        Ok(envelope) => message(edge, core, live, body, &envelope, accepts).await,
         Err(error) => {
             answer::problem(StatusCode::BAD_REQUEST, None, &Problem::new(error.code, error.to_string()))
         }

@@ -32,7 +32,7 @@ use std::{
 const STREAM_AFTER: Duration = Duration::from_secs(10);
 
 /// Answers one self-contained message.
-pub(crate) async fn handle(edge: &Arc<Edge>, core: usize, inbound: Inbound, envelope: &Envelope) -> Reply {
+pub(crate) async fn handle(edge: &Arc<Edge>, core: usize, inbound: &Inbound, envelope: &Envelope) -> Reply {
     let id = envelope.id(&inbound.body);
     match envelope.kind {
         Kind::Request => {}
@@ -48,7 +48,7 @@ pub(crate) async fn handle(edge: &Arc<Edge>, core: usize, inbound: Inbound, enve
         return answer::empty(StatusCode::NOT_ACCEPTABLE);
     }
     let started = edge.clock.now();
-    let call = Call { edge, core, inbound: &inbound, envelope, accepts, started };
+    let call = Call { edge, core, inbound, envelope, accepts, started };
     if let Err(problem) = check_modern(&inbound.headers, &inbound.body, envelope) {
         return call.own(&envelope.method(&inbound.body), Err(problem));
     }

@@ -98,6 +98,7 @@ pub(crate) async fn find(
     let (problem, revision) = {
         let catalog = edge.backends.peek();
         if let Some(route) = memo.and_then(|memo| memo.route(catalog.revision, body, envelope)) {
+            edge.kill.call(method, route.backend.name())?;
             return Ok(route);
         }
         match locate(edge, &catalog, scope, body, envelope, method) {
@@ -113,7 +114,8 @@ pub(crate) async fn find(
             found => return found,
         }
     };
-    let settled = lists::settled(edge).await;
+    // Boxed, as it is rare: a call's future is moved per request.
+    let settled = Box::pin(lists::settled(edge)).await;
     match settled.revision == revision {
         true => Err(problem),
         false => locate(edge, &settled, scope, body, envelope, method),

@@ -195,7 +195,7 @@ async fn after_adoption(
         edge.metrics.lost.inc();
         return reply;
     }
-    front::serve_session(edge, core, live, inbound.clone()).await
+    front::serve_session(edge, core, live, &mut inbound.clone()).await
 }
 
 /// The answer to a request that may have run, unless it may run again. An edge that has just

@@ -75,7 +75,7 @@ impl Upstreams {
             return Ok(upstream);
         }
         let slot = self.slots.lock().entry(backend.name().to_owned()).or_default().clone();
-        let opened = slot.get_or_try_init(|| Box::pin(self.open_one(live, backend, core, now))).await;
+        let opened = Box::pin(slot.get_or_try_init(|| self.open_one(live, backend, core, now))).await;
         opened.cloned()
     }
 
