@@ -12,6 +12,7 @@ use crate::{
     net::{Listener, Net, TcpNet},
     readiness::{Condition, Readiness},
     rpc::{self, Channels},
+    shared::Shared,
     shutdown::{Failure, Shutdown},
     supervise::Tasks,
 };
@@ -76,6 +77,8 @@ pub struct Context {
     pub admin: admin::Routes,
     /// Feature flags; services define those they ask for.
     pub flags: Flags,
+    /// What client libraries keep once for the node.
+    pub shared: Shared,
 }
 
 impl Context {
@@ -141,6 +144,7 @@ impl Context {
             announce: Announce::new(),
             admin: admin::Routes::new(),
             flags,
+            shared: Shared::default(),
         }
     }
 }

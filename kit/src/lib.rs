@@ -13,7 +13,7 @@
 //! | [`supervise`], [`shutdown`], [`readiness`] | the life of tasks and of the node |
 //! | [`metrics`], [`telemetry`], [`admin`] | what an operator sees |
 //! | [`flags`] | feature flags: file, kill switches, percentages, audit |
-//! | [`backoff`], [`data_dir`] | small parts |
+//! | [`backoff`], [`data_dir`], [`shared`] | small parts |
 //! | [`mod@test`] | `eventually`, seeds, external tools, a network in memory |
 //!
 //! # A service
@@ -76,6 +76,7 @@ mod process;
 pub mod readiness;
 pub mod rpc;
 pub mod run;
+pub mod shared;
 pub mod shutdown;
 pub mod supervise;
 pub mod telemetry;
@@ -88,5 +89,6 @@ pub use flags::Flags;
 pub use host::{Context, Host, Running};
 pub use metrics::Metrics;
 pub use readiness::Readiness;
+pub use shared::Shared;
 pub use shutdown::Shutdown;
 pub use supervise::{Policy, Tasks};

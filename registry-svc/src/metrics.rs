@@ -7,17 +7,12 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 use proto::ids::ShardId;
+use registry_client::tiers::Lookups;
 
 /// Buckets in seconds around the second after which an ended lease is gone.
 const OVERRUN_BUCKETS: [f64; 8] = [0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0];
 /// Buckets for the records of one transaction.
 const GROUP_BUCKETS: [f64; 9] = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0];
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Lookup {
-    tier: &'static str,
-    result: &'static str,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ShardOp {
@@ -32,8 +27,8 @@ pub(crate) struct Peer {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    hits: Counter,
-    misses: Counter,
+    /// The node's, which its clients count in, too; until it is set nobody sees them.
+    pub(crate) lookups: Lookups,
     shard_keys: Family<ShardLabel, Gauge>,
     shard_ops: Family<ShardOp, Counter>,
     leases: Family<ShardLabel, Gauge>,
@@ -58,12 +53,8 @@ pub(crate) struct ShardLabel {
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let lookups: Family<Lookup, Counter> =
-            registry.family("swarm_registry_lookups", "Lookups answered from the shards");
-        let of = |result| lookups.get_or_create_owned(&Lookup { tier: "l3", result });
         Self {
-            hits: of("hit"),
-            misses: of("miss"),
+            lookups: Lookups::default(),
             shard_keys: registry.family("swarm_registry_shard_keys", "Names in a shard"),
             shard_ops: registry.family("swarm_registry_shard_ops", "Commands decided by a shard's writer"),
             leases: registry.family("swarm_registry_leases", "Leases granted here that have not ended"),
@@ -105,16 +96,12 @@ impl Metrics {
     }
 
     pub(crate) fn lookup(&self, hit: bool) {
-        if hit {
-            self.hits.inc()
-        } else {
-            self.misses.inc()
-        };
+        self.lookups(hit.into(), (!hit).into());
     }
 
     pub(crate) fn lookups(&self, hits: u64, misses: u64) {
-        self.hits.inc_by(hits);
-        self.misses.inc_by(misses);
+        self.lookups.l3_hits.inc_by(hits);
+        self.lookups.l3_misses.inc_by(misses);
     }
 
     pub(crate) fn shard(&self, id: ShardId) -> ShardMetrics {

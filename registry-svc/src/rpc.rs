@@ -31,6 +31,7 @@ use proto::{
         registration::Spec, registry_service_server::RegistryService,
     },
 };
+use registry_client::Direct;
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -110,15 +111,7 @@ impl RegistryService for Handler {
 
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
         let handle = self.handle_of(&request);
-        let LookupRequest { name, route_epoch } = request.into_inner();
-        check_name(&name).map_err(Malformed::from).map_err(Failure::from)?;
-        let Some(entry) = handle.lookup_routed(&name, route_epoch)? else {
-            return Err(Failure::from(Refusal::NotFound { name }).into());
-        };
-        let registration = Some(self.handle.with_status(&entry));
-        let (revision, route_epoch) = (entry.revision, self.handle.route().epoch());
-        let node = self.node.to_string();
-        Ok(Response::new(LookupResponse { registration, revision, route_epoch, node }))
+        Ok(Response::new(handle.answer(request.into_inner())?))
     }
 
     type LookupStreamStream = BoxStream<'static, Result<PackedAnswer, Status>>;
@@ -207,6 +200,20 @@ impl RegistryService for Handler {
         let ttl = self.handle.report(reports, true)?;
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         Ok(Response::new(ReportStatusResponse { ttl_ms }))
+    }
+}
+
+/// What Lookup answers, also to clients in this process.
+impl Direct for Handle {
+    fn answer(&self, request: LookupRequest) -> Result<LookupResponse, Status> {
+        let LookupRequest { name, route_epoch } = request;
+        check_name(&name).map_err(Malformed::from).map_err(Failure::from)?;
+        let Some(entry) = self.lookup_routed(&name, route_epoch)? else {
+            return Err(Failure::from(Refusal::NotFound { name }).into());
+        };
+        let (revision, route_epoch) = (entry.revision, self.route().epoch());
+        let (registration, node) = (Some(self.with_status(&entry)), self.shared().node.to_string());
+        Ok(LookupResponse { registration, revision, route_epoch, node })
     }
 }
 

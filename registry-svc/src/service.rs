@@ -31,6 +31,7 @@ use proto::{
     registry::{Registration, registry_service_server::RegistryServiceServer},
 };
 use rand::{SeedableRng as _, rngs::StdRng};
+use registry_client::{Door, tiers::Lookups};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, watch};
 
@@ -40,10 +41,11 @@ pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
     config.validate().map_err(Error::Config)?;
     let ready = ctx.readiness.condition("registry");
     let synced = ctx.readiness.condition("registry-peers");
-    let metrics = Metrics::new(&ctx.metrics);
+    let metrics = Metrics { lookups: Lookups::of(ctx), ..Metrics::new(&ctx.metrics) };
     let store = open_store(ctx, &metrics).await?;
     let handle = assemble(&config, ctx, store, metrics)?;
     serve(ctx, &handle);
+    ctx.shared.get(Door::default).open(Arc::new(handle.clone()));
     let peers = Peers::new(ctx.clone(), handle.clone());
     ctx.tasks.spawn("registry-peers", peers.run(synced, config.sync_wait));
     ctx.tasks.spawn("registry-facts", events::publish(ctx.clone(), handle.clone()));

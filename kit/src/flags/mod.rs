@@ -403,6 +403,12 @@ impl FlagHandle {
         **self.current().resolved.variant(context) == *variant
     }
 
+    /// Grows with everything that may change the answer: whoever keeps one keeps this with it.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.inner.generation.load(Ordering::Acquire)
+    }
+
     fn current(&self) -> arc_swap::Guard<Arc<Cached>> {
         let cached = self.cached.load();
         if cached.generation == self.inner.generation.load(Ordering::Acquire) {

@@ -1,19 +1,25 @@
 //! One call, one method.
 
-use crate::{Error, Mirror, batch::messages};
+use crate::{
+    Error, Mirror,
+    batch::messages,
+    route::{Door, Routes},
+};
 use kit::{
+    Context,
     directory::{Directory, Instance, State},
     rpc::{CallPolicy, Channels, MAX_MESSAGE, with_deadline},
 };
 use proto::{
     ids,
     registry::{
-        BackendReport, DeregisterRequest, DeregisterResponse, Kind, ListRequest, LookupRequest,
-        RegisterRequest, RegisterResponse, Registration, RenewRequest, RenewResponse, ReportStatusRequest,
-        WatchRequest, WatchResponse, registry_service_client::RegistryServiceClient,
+        BackendReport, DeregisterRequest, DeregisterResponse, Kind, ListRequest, RegisterRequest,
+        RegisterResponse, Registration, RenewRequest, RenewResponse, ReportStatusRequest, WatchRequest,
+        WatchResponse, registry_service_client::RegistryServiceClient,
     },
 };
 use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, Streaming, transport::Channel};
 
 /// The service's name in the directory.
@@ -63,12 +69,23 @@ pub struct RegistryClient {
     channels: Channels,
     directory: Directory,
     local: Option<Arc<str>>,
+    // What clones have learnt of owners.
+    routes: Arc<Routes>,
+    door: Door,
 }
 
 impl RegistryClient {
     /// A client that prefers the instance named `local` (this node's own).
     pub fn new(channels: Channels, directory: Directory, local: Option<String>) -> Self {
-        Self { channels, directory, local: local.map(Into::into) }
+        let (local, routes, door) = (local.map(Into::into), Arc::default(), Door::default());
+        Self { channels, directory, local, routes, door }
+    }
+
+    /// A node's client: it prefers the node's own instance, and looks names up there without a
+    /// call when that runs in the same process.
+    pub fn of(ctx: &Context) -> Self {
+        let client = Self::new(ctx.channels.clone(), ctx.directory.clone(), Some(ctx.node.clone()));
+        Self { door: ctx.shared.get(Door::default), ..client }
     }
 
     /// Registers, and waits until it is durable where that is asked for. `ttl_ms` of the
@@ -143,17 +160,6 @@ impl RegistryClient {
         Ok(all)
     }
 
-    /// One registration with what edges say of it.
-    pub async fn lookup(&self, name: &str) -> Result<Registration, Error> {
-        let request = LookupRequest { name: name.to_owned(), route_epoch: 0 };
-        let call = |mut stub: Stub, left| {
-            let request = with_deadline(request.clone(), left);
-            async move { stub.lookup(request).await }
-        };
-        let answer = self.anywhere(call).await?;
-        answer.registration.ok_or_else(|| Error::Failed("an answer without a registration".into()))
-    }
-
     /// All registrations that pass the filter, over all pages, in name order.
     pub async fn list(&self, filter: &Filter) -> Result<Vec<Registration>, Error> {
         let mut all = Vec::new();
@@ -209,7 +215,7 @@ impl RegistryClient {
     /// A copy of all registrations of a kind (`Kind::Unspecified`: all), kept fresh by a task
     /// that ends with the last clone of the mirror. Must be called within a tokio runtime.
     pub fn mirror(&self, kind: Kind) -> Mirror {
-        Mirror::start(self.clone(), kind)
+        Mirror::start(self.clone(), kind, None, &CancellationToken::new())
     }
 
     /// Opens a watch at one instance; the deadline is for its first answer.
@@ -229,12 +235,27 @@ impl RegistryClient {
         self.directory.clone()
     }
 
+    pub(crate) fn channels(&self) -> &Channels {
+        &self.channels
+    }
+
+    pub(crate) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    pub(crate) fn is_local(&self, name: &str) -> bool {
+        self.local.as_deref() == Some(name)
+    }
+
     /// Instances in the order in which they are tried: the local one first, those that are up
     /// before suspects; dead ones only when there is nobody else.
     pub(crate) fn candidates(&self) -> Vec<Instance> {
         let mut instances = self.directory.of(SERVICE);
-        let is_local = |instance: &Instance| self.local.as_deref() == Some(instance.name.as_str());
-        instances.sort_by_key(|instance| (state_rank(instance.state), !is_local(instance)));
+        instances.sort_by_key(|instance| (state_rank(instance.state), !self.is_local(&instance.name)));
         let alive = instances.iter().filter(|instance| instance.state != State::Down).count();
         instances.truncate(if alive > 0 { alive.min(INSTANCES_MAX) } else { 1 });
         instances
@@ -270,7 +291,7 @@ impl RegistryClient {
     }
 
     /// Every call may be repeated: reads, and writes by their request id or their value.
-    async fn at<T, F, Fut>(&self, instance: &Instance, call: F) -> Result<T, Error>
+    pub(crate) async fn at<T, F, Fut>(&self, instance: &Instance, call: F) -> Result<T, Error>
     where
         F: FnMut(Stub, Duration) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
@@ -305,7 +326,7 @@ fn state_rank(state: State) -> u8 {
     }
 }
 
-fn no_instance() -> Error {
+pub(crate) fn no_instance() -> Error {
     Error::Unavailable("no instance of it is known".into())
 }
 

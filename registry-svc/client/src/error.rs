@@ -31,6 +31,14 @@ pub enum Error {
         /// The registry's words.
         message: String,
     },
+    /// The shard belongs to another instance.
+    #[error("{message}")]
+    NotOwner {
+        /// Which one; empty when the instance that was asked does not know.
+        owner: String,
+        /// The registry's words.
+        message: String,
+    },
     /// The revision to resume from is not in the history: read the state again.
     #[error("{0}")]
     Compacted(String),
@@ -56,6 +64,7 @@ impl Error {
             Error::AlreadyRegistered { .. } => Code::AlreadyRegistered,
             Error::NotFound(_) => Code::NotFound,
             Error::Denied { .. } => Code::Denied,
+            Error::NotOwner { .. } => Code::NotOwner,
             Error::Compacted(_) => Code::Compacted,
             Error::Exhausted(_) => Code::Exhausted,
             Error::Unavailable(_) => Code::Unavailable,
@@ -66,7 +75,12 @@ impl Error {
 
     /// Whether another instance, or this one later, may do it.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Exhausted(_) | Error::Unavailable(_) | Error::Unknown(_) | Error::Failed(_))
+        match self {
+            // That instance is behind; another one may know.
+            Error::NotOwner { owner, .. } => owner.is_empty(),
+            Error::Exhausted(_) | Error::Unavailable(_) | Error::Unknown(_) | Error::Failed(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -89,6 +103,7 @@ impl From<Status> for Error {
             Code::AlreadyRegistered => Error::AlreadyRegistered { owner: owner(), message },
             Code::NotFound => Error::NotFound(message),
             Code::Denied => Error::Denied { owner: owner(), message },
+            Code::NotOwner => Error::NotOwner { owner: owner(), message },
             Code::Compacted => Error::Compacted(message),
             Code::Exhausted => Error::Exhausted(message),
             Code::Unavailable | Code::QuorumUnavailable => Error::Unavailable(message),

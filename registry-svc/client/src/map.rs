@@ -12,11 +12,12 @@
 
 mod slot;
 
+pub(crate) use slot::Key;
 pub use slot::{INLINE, hash};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use slot::{EMPTY, Found, GONE, Key, Slot, Slots, TAG};
+use slot::{EMPTY, Found, GONE, Slot, Slots, TAG};
 use std::{
     collections::HashMap,
     fmt,
@@ -182,6 +183,12 @@ impl<V: Clone> Map<V> {
             Some(key) => self.shard(key.hash).get(&key),
             None => self.shard(hash(name)).long.read().get(name).cloned(),
         }
+    }
+
+    /// The same for a name that fits a slot and has been hashed.
+    #[inline]
+    pub(crate) fn get_short(&self, key: &Key) -> Option<(u64, V)> {
+        self.shard(key.hash).get(key)
     }
 
     /// Adds or replaces; answers what was there.

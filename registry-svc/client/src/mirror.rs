@@ -1,72 +1,79 @@
-//! A node-wide copy of the registrations, fed by Watch, that heals itself.
+//! A node-wide copy of the registrations, fed by Watch and by the bus, that heals itself.
 
-use crate::{Error, RegistryClient};
-use arc_swap::ArcSwap;
-use kit::{
-    backoff::Backoff,
-    directory::{Directory, Instance},
+use crate::{
+    RegistryClient,
+    follow::Follower,
+    tiers::{
+        book::{Book, Heard},
+        facts::{self, Facts},
+        fresh::Freshness,
+        names::Names,
+    },
 };
+use kit::clock::{Clock as _, SystemClock};
 use parking_lot::Mutex;
-use proto::registry::{Kind, Registration, WatchRequest, WatchResponse, watch_response::Event};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
-use tokio_stream::StreamExt as _;
+use proto::registry::{Kind, Registration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::Streaming;
 
-/// Registrations by name.
-pub type Names = BTreeMap<String, Arc<Registration>>;
+/// Most names that a copy keeps.
+const NAMES_MAX: usize = 1_000_000;
 
-/// Events that are applied before readers see them together.
-const BATCH: usize = 1024;
-
-/// All registrations as of a moment ago. While no registry answers, the last view stays and
-/// [`Mirror::age`] grows. Clones share one view and one task.
+/// All registrations of a kind as of a moment ago. While no registry answers, the last view stays
+/// and [`Mirror::age`] grows. Clones share one view and one task.
 #[derive(Clone, Debug)]
 pub struct Mirror {
-    shared: Arc<Shared>,
+    shared: Arc<View>,
     version: watch::Receiver<u64>,
     _stop: Arc<DropGuard>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    names: ArcSwap<Names>,
+/// The copy, its one writer, and how old it is.
+pub(crate) struct View {
+    pub(crate) names: Names,
+    pub(crate) fresh: Freshness,
+    book: Mutex<Book>,
     // 0 = no complete state yet; grows with every change.
     version: watch::Sender<u64>,
-    // `None` while connected.
-    cut_off_since: Mutex<Option<Instant>>,
 }
 
 impl Mirror {
-    pub(crate) fn start(client: RegistryClient, kind: Kind) -> Self {
+    /// With `facts`, what the bus tells is shown before the watch brings it. Ends with its last
+    /// clone, or with `stop`.
+    pub(crate) fn start(
+        client: RegistryClient,
+        kind: Kind,
+        facts: Option<Facts>,
+        stop: &CancellationToken,
+    ) -> Self {
         let (sender, version) = watch::channel(0);
-        let shared = Arc::new(Shared {
-            names: ArcSwap::default(),
+        let shared = Arc::new(View {
+            names: Names::new(),
+            fresh: Freshness::new(SystemClock.now()),
+            book: Mutex::new(Book::new(NAMES_MAX)),
             version: sender,
-            cut_off_since: Mutex::new(Some(Instant::now())),
         });
-        let stop = CancellationToken::new();
-        let follower = Follower {
-            directory: client.directory(),
-            client,
-            kind,
-            shared: shared.clone(),
-            position: None,
-            backoff: Backoff::random(Duration::from_millis(20), Duration::from_secs(1)),
-        };
+        let stop = stop.child_token();
+        let follower = Follower::new(client, kind, shared.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(follower.run()));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(facts::listen(shared.clone(), kind, facts)));
         Self { shared, version, _stop: Arc::new(stop.drop_guard()) }
     }
 
-    /// The registrations now; statuses are not part of it.
-    pub fn snapshot(&self) -> Arc<Names> {
-        self.shared.names.load_full()
+    /// The registrations in name order; statuses are not part of them. Takes a walk over all.
+    pub fn snapshot(&self) -> BTreeMap<String, Arc<Registration>> {
+        self.shared.names.all().map(|registration| (registration.name.clone(), registration)).collect()
     }
 
     /// One registration.
     pub fn get(&self, name: &str) -> Option<Arc<Registration>> {
-        self.shared.names.load().get(name).cloned()
+        self.shared.names.get(name)
     }
 
     /// Resolves at the next change not yet seen by this clone.
@@ -85,156 +92,72 @@ impl Mirror {
 
     /// Whether a complete state has been read.
     pub fn is_synced(&self) -> bool {
-        *self.shared.version.borrow() > 0
+        self.shared.is_synced()
     }
 
-    /// For how long no registry has answered; zero while one does.
+    /// For how long changes may be missing from the view. It stays well below
+    /// [`STALENESS_BOUND`](crate::tiers::STALENESS_BOUND) while a registry answers.
     pub fn age(&self) -> Duration {
-        self.shared.cut_off_since.lock().map_or(Duration::ZERO, |since| since.elapsed())
-    }
-}
-
-impl Shared {
-    fn publish(&self, names: Names) {
-        self.names.store(Arc::new(names));
-        self.version.send_modify(|version| *version += 1);
+        self.shared.fresh.age(SystemClock.now())
     }
 
-    fn connected(&self, connected: bool) {
-        let mut since = self.cut_off_since.lock();
-        *since = if connected { None } else { Some(since.unwrap_or_else(Instant::now)) };
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.shared
     }
-}
-
-/// Up to where one start of one instance has been read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Position {
-    instance: String,
-    generation: u64,
-    revision: u64,
-}
-
-struct Follower {
-    client: RegistryClient,
-    directory: Directory,
-    kind: Kind,
-    shared: Arc<Shared>,
-    position: Option<Position>,
-    backoff: Backoff,
-}
-
-impl Follower {
-    async fn run(mut self) {
-        loop {
-            if let Some(instance) = self.client.candidates().into_iter().next() {
-                let end = self.follow(&instance).await;
-                self.shared.connected(false);
-                tracing::debug!(instance = instance.name, end = ?end, "the registry watch ended");
-                if let Err(Error::Compacted(_)) = end {
-                    self.position = None;
-                    continue;
-                }
-            }
-            let pause = self.backoff.next();
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.directory.changed() => {}
-            }
-        }
-    }
-
-    /// Reads one instance until its stream ends or a better instance is there.
-    async fn follow(&mut self, instance: &Instance) -> Result<(), Error> {
-        let resumed = self.position.take().filter(|position| is_at(position, instance));
-        let from_revision = resumed.as_ref().map_or(0, |position| position.revision);
-        let kind = self.kind.into();
-        let request = WatchRequest { from_revision, kind, ..Default::default() };
-        let mut stream = self.client.watch(instance, request).await?;
-        let mut view = View::new(resumed.is_some().then(|| self.shared.names.load_full()));
-        if resumed.is_some() {
-            self.shared.connected(true);
-        }
-        self.position = resumed;
-        loop {
-            let events = tokio::select! {
-                events = read(&mut stream) => events?,
-                () = self.directory.changed() => {
-                    if self.is_outranked(instance) { return Ok(()) }
-                    continue;
-                }
-            };
-            if events.is_empty() {
-                return Ok(());
-            }
-            self.apply(instance, &mut view, events);
-        }
-    }
-
-    fn apply(&mut self, instance: &Instance, view: &mut View, events: Vec<WatchResponse>) {
-        let mut revision = 0;
-        for event in events {
-            revision = event.revision;
-            view.apply(event);
-        }
-        if !view.complete {
-            return;
-        }
-        self.backoff.reset();
-        self.shared.connected(true);
-        self.shared.publish(view.names.clone());
-        let (generation, instance) = (instance.generation, instance.name.clone());
-        self.position = Some(Position { instance, generation, revision });
-    }
-
-    fn is_outranked(&self, current: &Instance) -> bool {
-        self.client.candidates().first().is_some_and(|best| {
-            best.name != current.name || best.generation != current.generation || best.addr != current.addr
-        })
-    }
-}
-
-fn is_at(position: &Position, instance: &Instance) -> bool {
-    position.instance == instance.name && position.generation == instance.generation
-}
-
-/// The next event and those that are ready with it; empty at the end of the stream.
-async fn read(stream: &mut Streaming<WatchResponse>) -> Result<Vec<WatchResponse>, Error> {
-    let Some(first) = stream.next().await else {
-        return Ok(Vec::new());
-    };
-    let mut events = vec![first?];
-    while events.len() < BATCH {
-        match futures::FutureExt::now_or_never(stream.next()) {
-            Some(Some(Ok(event))) => events.push(event),
-            // An error or the end shows again at the next read.
-            _ => break,
-        }
-    }
-    Ok(events)
-}
-
-/// The state as it is read; shown to nobody before it is complete.
-struct View {
-    names: Names,
-    complete: bool,
 }
 
 impl View {
-    fn new(resumed: Option<Arc<Names>>) -> Self {
-        let complete = resumed.is_some();
-        Self { names: resumed.map(|names| (*names).clone()).unwrap_or_default(), complete }
+    pub(crate) fn is_synced(&self) -> bool {
+        *self.version.borrow() > 0
     }
 
-    fn apply(&mut self, event: WatchResponse) {
-        match event.event {
-            Some(Event::Put(registration)) => {
-                self.names.insert(registration.name.clone(), Arc::new(registration));
-            }
-            Some(Event::Removed(removed)) => {
-                self.names.remove(&removed.name);
-            }
-            Some(Event::Synced(_)) => self.complete = true,
-            Some(Event::Status(_) | Event::Progress(_)) | None => {}
+    pub(crate) fn begin_state(&self) {
+        self.book.lock().begin_state();
+    }
+
+    /// The state is complete, with all that was acknowledged before `asked`.
+    pub(crate) fn end_state(&self, asked: Instant) {
+        self.book.lock().end_state(&self.names);
+        self.fresh.confirm(asked);
+        self.tell();
+    }
+
+    pub(crate) fn watched(&self, heard: Vec<Heard>, now: Instant) {
+        if heard.is_empty() {
+            return;
         }
+        let mut book = self.book.lock();
+        heard.into_iter().for_each(|heard| book.watched(&self.names, heard, now));
+        if book.is_complete() {
+            self.tell();
+        }
+    }
+
+    pub(crate) fn hear(&self, heard: Heard, now: Instant) {
+        if self.book.lock().hear(&self.names, heard, now) {
+            self.tell();
+        }
+    }
+
+    pub(crate) fn expire(&self, now: Instant) {
+        if self.book.lock().expire(&self.names, now) {
+            self.tell();
+        }
+    }
+
+    /// What is known of a name that an answer of this version has not seen.
+    pub(crate) fn newer(&self, name: &str, version: u64) -> Option<Option<Arc<Registration>>> {
+        let book = self.book.lock();
+        book.newer(name, version).then(|| self.names.get(name))
+    }
+
+    fn tell(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("names", &self.names.len()).finish_non_exhaustive()
     }
 }

@@ -1,9 +1,6 @@
 //! One name in one cache line: plain atomics under a sequence number (a seqlock, Boehm 2012).
 
-use std::{
-    hint::spin_loop,
-    sync::atomic::{AtomicU64, Ordering, fence},
-};
+use crate::sync::{AtomicU64, Ordering, fence, spin_loop};
 
 /// Longest name in a slot, in bytes.
 pub const INLINE: usize = 32;
@@ -21,16 +18,16 @@ pub(super) const BUSY: u64 = 0x100;
 pub(super) const NEXT: u64 = 0x200;
 
 /// A short name as it lies in a slot.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Key {
-    pub(super) hash: u64,
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) hash: u64,
     pub(super) tag: u64,
     pub(super) words: [u64; 4],
 }
 
 impl Key {
     /// `None` when it does not fit.
-    pub(super) fn new(name: &[u8]) -> Option<Key> {
+    pub(crate) fn new(name: &[u8]) -> Option<Key> {
         if name.len() > INLINE || name.is_empty() {
             return None;
         }
