@@ -99,7 +99,7 @@ pub const FLAGS: &[FlagDef] = &[
         scope: Scope::Percent("tenant"),
         requires: &[],
         description: "lookups from the client's own copy; hit ratio and stale reads are counted",
-        today: Today::Fixed("on"),
+        today: Today::Live("on"),
     },
     FlagDef {
         key: "cluster.gossip",

@@ -13,7 +13,7 @@ use crate::{
 };
 use kit::{Context, Policy};
 use proto::edge::edge_service_server::EdgeServiceServer;
-use registry_client::RegistryClient;
+use registry_client::{RegistryClient, Tiers};
 use session_client::SessionClient;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
@@ -51,9 +51,7 @@ pub async fn start_with(config: Config, ctx: &Context, seams: Seams) -> Result<R
     let ready = ctx.readiness.condition("edge");
     let store = seams.store.unwrap_or_else(|| store(&config, ctx));
     let registry = match config.backends_from {
-        BackendsFrom::Registry => {
-            Some(RegistryClient::new(ctx.channels.clone(), ctx.directory.clone(), Some(ctx.node.clone())))
-        }
+        BackendsFrom::Registry => Some((RegistryClient::of(ctx), Tiers::of(ctx))),
         BackendsFrom::Config => None,
     };
     let backends = Backends::start(config.backends.clone(), registry, ctx).map_err(Error::Thread)?;

@@ -1,8 +1,9 @@
 //! All backends of this edge, kept in step with the registry.
 
 use super::{
-    Backend, BackendsConfig, Definitions, FixedBackend, control,
+    Backend, BackendsConfig, Core, Definitions, FixedBackend, control,
     metrics::BackMetrics,
+    names::Names,
     server::{Deps, Phase},
     shelf::Sink,
     spawner::Spawner,
@@ -13,11 +14,11 @@ use parking_lot::RwLock;
 use proto::{
     edge,
     registry::{
-        BackendReport, BackendSpec, BackendStatus, HttpTransport, Kind, StdioTransport,
-        backend_spec::Transport, registration::Spec,
+        BackendReport, BackendSpec, BackendStatus, HttpTransport, StdioTransport, backend_spec::Transport,
+        registration::Spec,
     },
 };
-use registry_client::{Mirror, RegistryClient};
+use registry_client::{Mirror, RegistryClient, Tiers};
 use std::{
     collections::BTreeMap,
     fmt, io,
@@ -55,6 +56,8 @@ struct Shared {
     sink: Sink,
     deps: Deps,
     edge: String,
+    /// `None` when all backends are the configuration's.
+    names: Option<Names>,
     /// The definitions have been read in full once.
     defined: watch::Sender<bool>,
 }
@@ -64,16 +67,18 @@ impl Backends {
     /// the configuration's holds. Call it within the runtime that outlives the cores'.
     pub fn start(
         config: BackendsConfig,
-        registry: Option<RegistryClient>,
+        registry: Option<(RegistryClient, Tiers)>,
         ctx: &Context,
     ) -> io::Result<Backends> {
         let fixed: Specs = config.fixed.iter().map(|(name, entry)| (name.clone(), entry.spec())).collect();
         let (sender, definitions) = watch::channel(Arc::new(fixed.clone()));
-        let backends = Self::idle(config, ctx)?;
+        let names =
+            registry.as_ref().map(|(_, tiers)| Names::new(tiers.clone(), fixed.keys().cloned().collect()));
+        let backends = Self::idle(config, names, ctx)?;
         match registry {
             None => backends.defined(),
-            Some(client) => {
-                let mirror = client.mirror(Kind::Backend);
+            Some((client, tiers)) => {
+                let mirror = tiers.mirror();
                 backends.spawn(follow_registry(mirror, fixed, sender, backends.shared.clone()));
                 backends.spawn(report(backends.shared.clone(), client));
             }
@@ -84,13 +89,13 @@ impl Backends {
 
     /// Starts with definitions that come from elsewhere.
     pub fn follow(config: BackendsConfig, definitions: Definitions, ctx: &Context) -> io::Result<Backends> {
-        let backends = Self::idle(config, ctx)?;
+        let backends = Self::idle(config, None, ctx)?;
         backends.defined();
         backends.spawn(reconcile(backends.shared.clone(), definitions, backends.stop.clone()));
         Ok(backends)
     }
 
-    fn idle(config: BackendsConfig, ctx: &Context) -> io::Result<Backends> {
+    fn idle(config: BackendsConfig, names: Option<Names>, ctx: &Context) -> io::Result<Backends> {
         let exec = match config.exec.as_os_str().is_empty() {
             true => std::env::current_exe()?,
             false => config.exec.clone(),
@@ -109,6 +114,7 @@ impl Backends {
             sink: Sink::new(),
             deps,
             edge: ctx.node.clone(),
+            names,
             defined: watch::Sender::new(false),
         };
         // Backends outlive the drain: calls in flight end with them.
@@ -144,6 +150,14 @@ impl Backends {
     /// One backend.
     pub fn get(&self, name: &str) -> Option<Arc<Backend>> {
         self.shared.live.read().get(name).cloned()
+    }
+
+    /// Whether a backend that is alive here still stands, by the registry's word.
+    pub(crate) async fn stands(&self, core: Core, name: &str) -> bool {
+        match &self.shared.names {
+            Some(names) => names.has(core, name, self.shared.deps.clock.now()).await,
+            None => true,
+        }
     }
 
     /// What this edge knows of each.

@@ -5,7 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `backends` | all of them, in step with the registry |
+//! | `backends`, `names` | all of them, in step with the registry; which names it has at this moment |
 //! | `server`, `control` | one of them: who gets which conversation; its life, lists and health |
 //! | `connect` | which era it speaks |
 //! | `upstream` | one conversation, one request |
@@ -22,6 +22,7 @@ pub mod exec;
 mod http;
 mod link;
 mod metrics;
+mod names;
 mod process;
 mod rewrite;
 mod seat;

@@ -345,7 +345,8 @@ async fn begin_again(flow: &Flow) -> Result<Talk, Problem> {
     let body = Bytes::from(body.clone());
     let envelope = scan(&body).map_err(|_| lost())?;
     let in_flight = live.begin(Bytes::from(open.id.clone())).ok_or_else(lost)?;
-    let route = route::find(edge, &live.scope, &body, &envelope, &open.method, None).await?;
+    let scope = &live.scope;
+    let route = route::find(edge, flow.core, scope, &body, &envelope, &open.method, None).await?;
     let fail = |error: BackendError| problems::backend(&open.backend, &error, true);
     let core = Core(flow.core);
     let upstream = live.upstreams.get(live, &route.backend, core, flow.started).await.map_err(fail)?;

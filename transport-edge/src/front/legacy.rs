@@ -279,8 +279,8 @@ async fn forward(call: &Call<'_>, method: &str) -> Reply {
         "tools/call" | "prompts/get" => call.envelope.text(call.body, Field::Name).unwrap_or_default(),
         _ => Default::default(),
     };
-    let memo = Some(&call.live.called);
-    match route::find(call.edge, &call.live.scope, call.body, call.envelope, method, memo).await {
+    let (scope, memo) = (&call.live.scope, Some(&call.live.called));
+    match route::find(call.edge, call.core, scope, call.body, call.envelope, method, memo).await {
         Ok(route) => converse(call, route, method, &name).await,
         Err(problem) => own(call, method, Err(problem)),
     }
@@ -321,7 +321,8 @@ async fn set_level(call: &Call<'_>) -> Result<Bytes, Problem> {
 }
 
 async fn subscribe(call: &Call<'_>, method: &str) -> Reply {
-    let found = route::find(call.edge, &call.live.scope, call.body, call.envelope, method, None).await;
+    let scope = &call.live.scope;
+    let found = route::find(call.edge, call.core, scope, call.body, call.envelope, method, None).await;
     let route = match found {
         Ok(route) => route,
         Err(problem) => return own(call, method, Err(problem)),

@@ -130,7 +130,8 @@ impl Call<'_> {
             "tools/call" | "prompts/get" => envelope.text(&inbound.body, Field::Name).unwrap_or_default(),
             _ => Default::default(),
         };
-        let route = match route::find(edge, &inbound.scope, &inbound.body, envelope, method, None).await {
+        let (scope, body) = (&inbound.scope, &inbound.body);
+        let route = match route::find(edge, self.core, scope, body, envelope, method, None).await {
             Ok(route) => route,
             Err(problem) => return self.fail(method, &name, problem),
         };

@@ -6,7 +6,7 @@ use super::{
     problems,
 };
 use crate::{
-    backend::Backend,
+    backend::{Backend, Core},
     core::{
         catalog::{Catalog, Hints},
         codes::{self, Problem},
@@ -87,6 +87,27 @@ impl Memo {
 /// Finds the backend of a request that a backend has to answer. Waits for backends that are
 /// starting only when the name is not known yet.
 pub(crate) async fn find(
+    edge: &Edge,
+    core: usize,
+    scope: &Scope,
+    body: &Bytes,
+    envelope: &Envelope,
+    method: &str,
+    memo: Option<&Memo>,
+) -> Result<Route, Problem> {
+    let route = find_here(edge, scope, body, envelope, method, memo).await?;
+    match edge.backends.stands(Core(core), route.backend.name()).await {
+        true => Ok(route),
+        false => Err(deregistered(route.backend.name())),
+    }
+}
+
+/// The registry knows before this edge has let the backend go.
+fn deregistered(name: &str) -> Problem {
+    Problem::new(codes::INVALID_PARAMS, format!("there is no backend {name} any more"))
+}
+
+async fn find_here(
     edge: &Edge,
     scope: &Scope,
     body: &Bytes,
