@@ -6,7 +6,7 @@ STATIC := x86_64-unknown-linux-gnu
 SWARM_IMAGE ?= swarm:dev
 NATS_IMAGE ?= nats:2
 
-.PHONY: help verify fix test test-rust test-containers prepare bench images lint docs clean-prepared
+.PHONY: help verify fix test test-rust test-loom test-containers prepare bench images lint docs clean-prepared
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
@@ -29,7 +29,7 @@ fix: ## format and apply clippy's suggestions
 prepare: ## get, once, what the tests use from the package registries
 	@bash scripts/prepare.sh
 
-test: prepare test-rust test-containers ## all tests; loud about what is left out
+test: prepare test-rust test-loom test-containers ## all tests; loud about what is left out
 
 test-rust:
 	$(CARGO) build --workspace --all-targets
@@ -40,6 +40,10 @@ else
 	$(CARGO) test --workspace --all-targets
 endif
 	$(CARGO) test --workspace --doc
+
+# In a folder of its own: loom takes the place of std's atomics.
+test-loom: ## the registry's lock-free parts in every order that the memory model allows
+	cd registry-svc/client/model && CARGO_TARGET_DIR=$(abspath $(TARGET))/loom $(CARGO) test
 
 test-containers: ## the compose suite; needs Docker
 	@bash scripts/test-containers.sh
