@@ -27,8 +27,7 @@ pub(crate) struct Peer {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    /// The node's, which its clients count in, too; until it is set nobody sees them.
-    pub(crate) lookups: Lookups,
+    lookups: Lookups,
     shard_keys: Family<ShardLabel, Gauge>,
     shard_ops: Family<ShardOp, Counter>,
     leases: Family<ShardLabel, Gauge>,
@@ -88,6 +87,11 @@ impl Metrics {
                 GROUP_BUCKETS,
             ),
         }
+    }
+
+    /// Counts lookups where the node's clients count theirs, so that a scrape sees one family.
+    pub(crate) fn counting(self, lookups: Lookups) -> Self {
+        Self { lookups, ..self }
     }
 
     /// What the store observes.

@@ -41,7 +41,7 @@ pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
     config.validate().map_err(Error::Config)?;
     let ready = ctx.readiness.condition("registry");
     let synced = ctx.readiness.condition("registry-peers");
-    let metrics = Metrics { lookups: Lookups::of(ctx), ..Metrics::new(&ctx.metrics) };
+    let metrics = Metrics::new(&ctx.metrics).counting(Lookups::of(ctx));
     let store = open_store(ctx, &metrics).await?;
     let handle = assemble(&config, ctx, store, metrics)?;
     serve(ctx, &handle);

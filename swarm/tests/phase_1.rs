@@ -5,12 +5,7 @@ mod common;
 
 use common::{Node, eventually, stderr, stdout, swarm};
 use serde_json::{Value, json};
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    path::Path,
-    time::Instant,
-};
+use std::{path::Path, time::Instant};
 
 fn config(folder: &Path, name: &str, members: &[String]) -> String {
     let text = format!(
@@ -23,19 +18,8 @@ fn config(folder: &Path, name: &str, members: &[String]) -> String {
     file.to_str().expect("utf-8").to_owned()
 }
 
-/// The body of a page of an admin port.
-fn page(node: &Node, path: &str) -> String {
-    let address = node.admin().trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).expect("connects");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("read");
-    answer
-}
-
 fn compared(registry: &Node, result: &str) -> u64 {
-    let metrics = page(registry, "/metrics");
+    let metrics = registry.page("/metrics");
     let line = format!("swarm_shadow_compared_total{{flag=\"registry.sharding\",result=\"{result}\"}} ");
     metrics.lines().find_map(|found| found.strip_prefix(&line)).expect("a count").parse().expect("a number")
 }

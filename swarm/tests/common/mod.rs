@@ -4,7 +4,8 @@
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc,
@@ -101,6 +102,17 @@ impl Node {
     pub fn terminate(mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.child.wait().expect("it ends")
+    }
+
+    /// A page of the admin port, with its head.
+    pub fn page(&self, path: &str) -> String {
+        let address = self.admin().trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).expect("connects");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("read");
+        answer
     }
 
     /// What an operator's command answers as JSON.
