@@ -52,11 +52,20 @@ impl Process {
 
     /// Resident memory in bytes (Linux: VmRSS).
     pub(crate) fn resident_bytes(&self) -> Result<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kilobytes: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-        Ok(kilobytes * 1024.0)
+        resident_bytes(&self.child.id().to_string())
     }
+}
+
+/// The same of this process.
+pub(crate) fn own_resident_bytes() -> Result<f64> {
+    resident_bytes("self")
+}
+
+fn resident_bytes(process: &str) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+    Ok(kilobytes * 1024.0)
 }
 
 impl Drop for Process {

@@ -8,6 +8,8 @@ pub(crate) struct Row {
     pub(crate) area: &'static str,
     pub(crate) name: String,
     pub(crate) ours: f64,
+    /// Ours in the worst of the rounds, where there were several.
+    pub(crate) worst: Option<f64>,
     pub(crate) peer: Option<f64>,
     pub(crate) peer_name: Option<&'static str>,
     /// ours / peer.
@@ -22,7 +24,18 @@ impl Row {
     /// A figure alone.
     pub(crate) fn new(area: &'static str, name: impl Into<String>, ours: f64, unit: &'static str) -> Row {
         let name = name.into();
-        Row { area, name, ours, peer: None, peer_name: None, ratio: None, unit, goal: None, met: None }
+        Row {
+            area,
+            name,
+            ours,
+            worst: None,
+            peer: None,
+            peer_name: None,
+            ratio: None,
+            unit,
+            goal: None,
+            met: None,
+        }
     }
 
     /// Beside a peer's figure of the same run.
@@ -46,9 +59,10 @@ pub(crate) fn print(rows: &[Row], json: bool) {
         }
         return;
     }
-    println!("{:<44} {:>12} {:>12} {:>7}  {:<10} goal", "", "ours", "peer", "ratio", "unit");
+    println!("{:<92} {:>12} {:>12} {:>12} {:>7}  {:<12} goal", "", "ours", "worst", "peer", "ratio", "unit");
     for row in rows {
         let peer = row.peer.map_or_else(String::new, number);
+        let worst = row.worst.map_or_else(String::new, number);
         let ratio = row.ratio.map_or_else(String::new, |ratio| format!("{ratio:.3}"));
         let met = row.met.map_or("", |met| if met { "met" } else { "MISSED" });
         let goal = row.goal.map_or_else(String::new, |goal| format!("{goal}: {met}"));
@@ -58,7 +72,8 @@ pub(crate) fn print(rows: &[Row], json: bool) {
             row.name,
             row.peer_name.map_or_else(String::new, |p| format!(" (peer: {p})"))
         );
-        println!("{name:<44} {:>12} {peer:>12} {ratio:>7}  {:<10} {goal}", number(row.ours), row.unit);
+        let (ours, unit) = (number(row.ours), row.unit);
+        println!("{name:<92} {ours:>12} {worst:>12} {peer:>12} {ratio:>7}  {unit:<12} {goal}");
     }
 }
 

@@ -42,4 +42,5 @@ mod watch;
 
 pub use config::Config;
 pub use error::Error;
-pub use service::start;
+pub use rpc::Handler;
+pub use service::{embed, start};

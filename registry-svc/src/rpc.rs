@@ -45,7 +45,8 @@ const REASON_MAX: usize = 4096;
 const TOOLS_MAX: usize = 1000;
 const TOOL_BYTES_MAX: usize = 16 << 10;
 
-pub(crate) struct Handler {
+/// The RPCs (`proto::registry::registry_service_server::RegistryService`).
+pub struct Handler {
     pub(crate) handle: Handle,
     pub(crate) node: Arc<str>,
     pub(crate) shutdown: Shutdown,

@@ -38,13 +38,20 @@ use tokio::sync::{Semaphore, watch};
 /// Reads the store, adds the gRPC service to the node and starts the writers, the followers of
 /// the other instances, and the publisher of facts.
 pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
+    let (running, _) = embed(config, ctx).await?;
+    Ok(running)
+}
+
+/// The same, with the handlers of its RPCs to call in this process: the checks, queues and
+/// writers of a call over gRPC, without the wire.
+pub async fn embed(config: Config, ctx: &Context) -> Result<(Running, Arc<Handler>), Error> {
     config.validate().map_err(Error::Config)?;
     let ready = ctx.readiness.condition("registry");
     let synced = ctx.readiness.condition("registry-peers");
     let metrics = Metrics::new(&ctx.metrics).counting(Lookups::of(ctx));
     let store = open_store(ctx, &metrics).await?;
     let handle = assemble(&config, ctx, store, metrics)?;
-    serve(ctx, &handle);
+    let handler = serve(ctx, &handle);
     ctx.shared.get(Door::default).open(Arc::new(handle.clone()));
     let peers = Peers::new(ctx.clone(), handle.clone());
     ctx.tasks.spawn("registry-peers", peers.run(synced, config.sync_wait));
@@ -52,7 +59,7 @@ pub async fn start(config: Config, ctx: &Context) -> Result<Running, Error> {
     ctx.tasks.spawn("registry-janitor", janitor::run(ctx.clone(), handle, config));
     ctx.announce.set(ctx.instance("registry"));
     ready.met();
-    Ok(Running { addr: ctx.grpc_addr })
+    Ok((Running { addr: ctx.grpc_addr }, handler))
 }
 
 /// Starts the writers on what a store holds.
@@ -169,10 +176,11 @@ fn new_shard(id: ShardId, config: &Config, ctx: &Context, table: &Arc<Table>) ->
     Shard::new(id, ctx.node.as_str().into(), table.clone(), ctx.generation, bounds, StdRng::from_os_rng())
 }
 
-fn serve(ctx: &Context, handle: &Handle) {
-    let handler =
-        Handler { handle: handle.clone(), node: ctx.node.as_str().into(), shutdown: ctx.shutdown.clone() };
-    let server = RegistryServiceServer::new(handler).max_decoding_message_size(MAX_MESSAGE);
+fn serve(ctx: &Context, handle: &Handle) -> Arc<Handler> {
+    let (node, shutdown) = (ctx.node.as_str().into(), ctx.shutdown.clone());
+    let handler = Arc::new(Handler { handle: handle.clone(), node, shutdown });
+    let server = RegistryServiceServer::from_arc(handler.clone()).max_decoding_message_size(MAX_MESSAGE);
     ctx.rpc.add(server.max_encoding_message_size(MAX_MESSAGE));
     ctx.rpc.reflect(proto::DESCRIPTORS);
+    handler
 }

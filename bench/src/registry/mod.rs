@@ -1,38 +1,81 @@
-//! The registry: lookups in process and over gRPC, beside redis and ETS where they are installed.
+//! The registry: lookups and registers in process and over gRPC, beside ETS, a sharded
+//! gen_server and redis where they are installed.
+//!
+//! Everything is measured once a round, ours and the peers' in turn, so that a slow phase of the
+//! machine hits all of them; `lines` says what is printed of it.
 
+mod beam;
+mod lines;
 mod memory;
-mod peers;
+mod names;
+mod redis;
+mod register;
 mod wire;
 
 use crate::report::Row;
 use anyhow::Result;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// How much of everything.
 #[derive(clap::Args)]
 pub(crate) struct Options {
+    /// Interleaved rounds; the median is printed, and the worst.
+    #[arg(long = "registry-rounds", default_value_t = 5)]
+    rounds: usize,
     /// Length of one measurement.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 250)]
     measure_ms: u64,
     /// Names in the large table.
     #[arg(long, default_value_t = 1_000_000)]
-    names: usize,
+    names: u64,
 }
 
-const AREA: &str = "registry";
-/// As the peers' figures in the design.
-const FEW: usize = 10_000;
-
-/// Names of 24 bytes.
-pub(crate) fn names(count: usize) -> Vec<String> {
-    (0..count).map(|n| format!("backend-{n:016}")).collect()
-}
+/// Names in the small table, as of the peers' figures in the design.
+const FEW: u64 = 10_000;
 
 /// Runs the area.
 pub(crate) fn run(options: &Options) -> Result<Vec<Row>> {
-    let length = Duration::from_millis(options.measure_ms);
-    let mut rows = memory::rows(options.names, length);
-    rows.extend(peers::beside_ets(length));
-    rows.extend(wire::rows(options.names, length)?);
-    Ok(rows)
+    let mut samples = Samples::new(Duration::from_millis(options.measure_ms));
+    let maps = memory::Maps::fill(options.names, &mut samples);
+    let mut beam = peer("ETS and gen_server (install erlang-base)", beam::Beam::start(options.names));
+    let mut redis = peer("redis (install redis-server)", redis::Redis::start(options.names));
+    let wire = wire::Wire::start(options.names, &mut samples)?;
+    for _ in 0..options.rounds {
+        maps.round(&mut samples);
+        if let Some(beam) = &mut beam {
+            beam.round(&mut samples)?;
+        }
+        if let Some(redis) = &mut redis {
+            redis.round(&mut samples)?;
+        }
+        wire.round(&mut samples)?;
+        register::round(options.names, &mut samples)?;
+    }
+    Ok(lines::rows(&samples))
+}
+
+/// A peer that is missing is named.
+fn peer<T>(what: &str, started: Result<T>) -> Option<T> {
+    started.inspect_err(|error| eprintln!("PEER MISSING: {what}: {error:#}")).ok()
+}
+
+/// What the rounds measured.
+struct Samples {
+    /// Of one measurement.
+    length: Duration,
+    by_figure: BTreeMap<&'static str, Vec<f64>>,
+}
+
+impl Samples {
+    fn new(length: Duration) -> Self {
+        Self { length, by_figure: BTreeMap::new() }
+    }
+
+    fn add(&mut self, figure: &'static str, value: f64) {
+        self.by_figure.entry(figure).or_default().push(value);
+    }
+
+    fn of(&self, figure: &str) -> &[f64] {
+        self.by_figure.get(figure).map_or(&[], Vec::as_slice)
+    }
 }

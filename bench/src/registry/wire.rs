@@ -1,148 +1,162 @@
 //! Over gRPC on TCP: the server on one thread, the client on another, each with a runtime of
 //! its own, on the same cores.
 
-use super::{AREA, memory::Random, names, peers};
-use crate::report::Row;
-use anyhow::{Context, Result};
-use kit::{host::Host, rpc::with_deadline};
-use proto::registry::{
-    Durability, Kind, LookupRequest, PackedLookup, RegisterRequest, Registration,
-    registry_service_client::RegistryServiceClient,
+use super::{
+    Samples,
+    names::{Random, name, text},
+    register,
 };
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use kit::{host::Host, rpc::with_deadline};
+use proto::registry::{LookupRequest, PackedLookup, registry_service_client::RegistryServiceClient};
 use std::{
     collections::VecDeque,
-    sync::{Arc, mpsc},
-    thread,
+    sync::mpsc,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 use tokio::{runtime::Runtime, sync::oneshot, task::JoinSet};
 use tonic::transport::Channel;
 
-type Stub = RegistryServiceClient<Channel>;
+pub(super) type Stub = RegistryServiceClient<Channel>;
 
-const BATCH: usize = 256;
+/// Batches that one stream has in flight.
 const IN_FLIGHT: usize = 16;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Calls in flight over all connections.
 const CALLS: usize = 256;
 const CONNECTIONS: usize = 4;
 
-pub(super) fn rows(many: usize, length: Duration) -> Result<Vec<Row>> {
-    let names: Arc<Vec<String>> = Arc::new(names(many));
-    let (address, addresses) = mpsc::channel();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server = thread::spawn(move || serve(&address, stopped));
-    let address = addresses.recv().context("the server did not start")?;
-    let rows = runtime()?.block_on(measure(&address, &names, length));
-    drop(stop);
-    server.join().map_err(|_| anyhow::anyhow!("the server failed"))??;
-    rows
+/// A registry with all names, and connections to it.
+pub(super) struct Wire {
+    runtime: Runtime,
+    stubs: Vec<Stub>,
+    names: u64,
+    large: Vec<Bytes>,
+    small: Vec<Bytes>,
+    server: Option<(oneshot::Sender<()>, JoinHandle<Result<()>>)>,
+}
+
+impl Wire {
+    pub(super) fn start(names: u64, samples: &mut Samples) -> Result<Wire> {
+        let (ready, started) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let server = thread::spawn(move || serve(names, &ready, stopped));
+        let (address, bytes) = started.recv().context("the server did not start")?;
+        samples.add("bytes of a registration in the process", bytes);
+        let runtime = runtime()?;
+        let stubs = runtime.block_on(connect(&address))?;
+        let (large, small) = (packed(names, 1024), packed(names, 256));
+        Ok(Wire { runtime, stubs, names, large, small, server: Some((stop, server)) })
+    }
+
+    pub(super) fn round(&self, samples: &mut Samples) -> Result<()> {
+        let stub = self.stubs.first().context("no connection")?;
+        let length = samples.length;
+        let (rate, p99) = self.runtime.block_on(stream(stub.clone(), &self.large, 1024, length))?;
+        samples.add("LookupStream, 1M names, 1024 x 16", rate);
+        samples.add("LookupStream, 1M names, 1024 x 16, p99", p99);
+        let (rate, p99) = self.runtime.block_on(stream(stub.clone(), &self.small, 256, length))?;
+        samples.add("LookupStream, 1M names, 256 x 16", rate);
+        samples.add("LookupStream, 1M names, 256 x 16, p99", p99);
+        let unary = self.runtime.block_on(self.unary(length, lookup))?;
+        samples.add("Lookup over gRPC, unary, 256 in flight", unary);
+        let unary = self.runtime.block_on(self.unary(length, replace))?;
+        samples.add("Register over gRPC, unary, 256 in flight", unary);
+        Ok(())
+    }
+
+    /// Calls per second over all connections.
+    async fn unary<F>(&self, length: Duration, call: fn(Stub, u64) -> F) -> Result<f64>
+    where
+        F: Future<Output = Result<(), tonic::Status>> + Send + 'static,
+    {
+        let (start, names) = (Instant::now(), self.names);
+        let mut calls = JoinSet::new();
+        for worker in 0..CALLS {
+            let stub = self.stubs.get(worker % self.stubs.len()).context("no connection")?.clone();
+            calls.spawn(async move {
+                let (mut random, mut count) = (Random(worker as u64), 0);
+                while start.elapsed() < length {
+                    call(stub.clone(), random.below(names)).await?;
+                    count += 1;
+                }
+                anyhow::Ok(count)
+            });
+        }
+        let mut count = 0;
+        while let Some(done) = calls.join_next().await {
+            count += done??;
+        }
+        Ok(f64::from(count) / start.elapsed().as_secs_f64())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if let Some((stop, server)) = self.server.take() {
+            let _ = stop.send(());
+            let _ = server.join();
+        }
+    }
 }
 
 fn runtime() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-fn serve(address: &mpsc::Sender<String>, stopped: oneshot::Receiver<()>) -> Result<()> {
+/// Registers the names and serves; tells the address and the bytes that each name costs.
+fn serve(names: u64, ready: &mpsc::Sender<(String, f64)>, stopped: oneshot::Receiver<()>) -> Result<()> {
     runtime()?.block_on(async {
         let host = Host::for_test("bench").await;
-        let config = registry_svc::Config { queue: 100_000, ..Default::default() };
-        let running = registry_svc::start(config, host.context()).await?;
+        let before = crate::process::own_resident_bytes()?;
+        let (running, registry) = registry_svc::embed(register::config(), host.context()).await?;
+        register::fill(&registry, names).await?;
+        let bytes = (crate::process::own_resident_bytes()? - before) / names as f64;
         let served = host.serve().await;
-        address.send(format!("http://{}", running.addr))?;
+        ready.send((format!("http://{}", running.addr), bytes))?;
         let _ = stopped.await;
         served.kill().await;
         Ok(())
     })
 }
 
-async fn measure(address: &str, names: &Arc<Vec<String>>, length: Duration) -> Result<Vec<Row>> {
+async fn connect(address: &str) -> Result<Vec<Stub>> {
     let mut stubs = Vec::new();
     for _ in 0..CONNECTIONS {
         let endpoint = Channel::from_shared(address.to_owned())?.tcp_nodelay(true);
         let windows = endpoint.initial_stream_window_size(4 << 20).initial_connection_window_size(8 << 20);
         stubs.push(Stub::new(windows.connect().await?));
     }
-    let registers = register(&stubs, names).await?;
-    let (packed, p99) = packed(stubs.first().cloned().context("no connection")?, names, length).await?;
-    let unary = unary(&stubs, names, length).await?;
-    let stream = Row::new(AREA, "LookupStream, 1M names, 256 x 16", packed, "lookups/s");
-    let (gets, sets) = peers::redis(names, length).unzip();
-    let beside = |row: Row, peer: Option<f64>, name| match peer {
-        Some(rate) => row.against(name, rate),
-        None => row,
-    };
-    let registers = Row::new(AREA, "Register over gRPC, unary, in memory", registers, "registers/s");
-    Ok(vec![
-        beside(stream, gets, "redis GET x64").goal(">= 20M", packed >= 20e6),
-        Row::new(AREA, "LookupStream p99", p99, "us").goal("<= 1000", p99 <= 1000.0),
-        Row::new(AREA, "Lookup, unary", unary, "lookups/s").goal(">= 150K", unary >= 150e3),
-        beside(registers, sets, "redis SET x64"),
-    ])
+    Ok(stubs)
 }
 
-/// Registers every name; answers how many a second.
-async fn register(stubs: &[Stub], names: &Arc<Vec<String>>) -> Result<f64> {
-    let start = Instant::now();
-    let mut calls = JoinSet::new();
-    for worker in 0..CALLS {
-        let (mut stub, names) = (stubs[worker % stubs.len()].clone(), names.clone());
-        calls.spawn(async move {
-            for name in names.iter().skip(worker).step_by(CALLS) {
-                let registration = Some(registration(name));
-                let request = RegisterRequest { registration, ttl_ms: 3_600_000, ..Default::default() };
-                stub.register(with_deadline(request, DEADLINE)).await?;
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(done) = calls.join_next().await {
-        done??;
-    }
-    Ok(names.len() as f64 / start.elapsed().as_secs_f64())
+async fn lookup(mut stub: Stub, n: u64) -> Result<(), tonic::Status> {
+    stub.lookup(with_deadline(LookupRequest { name: text(n), ..Default::default() }, DEADLINE))
+        .await
+        .map(drop)
 }
 
-fn registration(name: &str) -> Registration {
-    Registration {
-        name: name.into(),
-        owner: "bench".into(),
-        kind: Kind::Worker.into(),
-        durability: Durability::Ephemeral.into(),
-        ..Default::default()
-    }
+/// Registers a name anew: another value of the same owner.
+async fn replace(mut stub: Stub, n: u64) -> Result<(), tonic::Status> {
+    let request = register::request(n, proto::ids::request_id().as_bytes());
+    stub.register(with_deadline(request, DEADLINE)).await.map(drop)
 }
 
-async fn unary(stubs: &[Stub], names: &Arc<Vec<String>>, length: Duration) -> Result<f64> {
-    let start = Instant::now();
-    let mut calls = JoinSet::new();
-    for worker in 0..CALLS {
-        let (mut stub, names) = (stubs[worker % stubs.len()].clone(), names.clone());
-        calls.spawn(async move {
-            let (mut random, mut count) = (Random(worker as u64), 0);
-            while start.elapsed() < length {
-                let name = random.pick(&names).to_owned();
-                stub.lookup(with_deadline(LookupRequest { name, ..Default::default() }, DEADLINE)).await?;
-                count += 1;
-            }
-            anyhow::Ok(count)
-        });
-    }
-    let mut count = 0;
-    while let Some(done) = calls.join_next().await {
-        count += done??;
-    }
-    Ok(f64::from(count) / start.elapsed().as_secs_f64())
-}
-
-/// Lookups a second, and the 99th percentile of a batch in microseconds. The batches are packed
-/// before, and every name comes in one of them.
-async fn packed(mut stub: Stub, names: &[String], length: Duration) -> Result<(f64, f64)> {
+/// As many names as there are, in batches, each picked at random: what the client has to pack is
+/// packed before, and the batches go through all of the table.
+fn packed(names: u64, batch: usize) -> Vec<Bytes> {
     let mut random = Random(1);
-    let mut batch = || -> Vec<u8> {
-        let picked = (0..BATCH).map(|_| random.pick(names));
-        picked.flat_map(|name| [&[name.len() as u8], name.as_bytes()].concat()).collect()
+    let mut pack = || -> Bytes {
+        let picked = (0..batch).map(|_| name(random.below(names)));
+        picked.flat_map(|name| [&[name.len() as u8], &name[..]].concat()).collect()
     };
-    let batches: Vec<bytes::Bytes> = (0..names.len() / BATCH).map(|_| batch().into()).collect();
+    (0..(names as usize).div_ceil(batch)).map(|_| pack()).collect()
+}
+
+/// Lookups a second, and the 99th percentile of a batch in microseconds.
+async fn stream(mut stub: Stub, batches: &[Bytes], batch: usize, length: Duration) -> Result<(f64, f64)> {
     let (sender, requests) = tokio::sync::mpsc::channel(IN_FLIGHT);
     let requests = tokio_stream::wrappers::ReceiverStream::new(requests);
     let mut answers = stub.lookup_stream(with_deadline(requests, DEADLINE)).await?.into_inner();
@@ -156,11 +170,11 @@ async fn packed(mut stub: Stub, names: &[String], length: Duration) -> Result<(f
         }
         let Some(at) = sent.pop_front() else { break };
         let answer = answers.message().await?.context("the stream ended")?;
-        anyhow::ensure!(answer.answers.len() == BATCH * 8, "a short answer");
+        anyhow::ensure!(answer.answers.len() == batch * 8, "a short answer");
         anyhow::ensure!(answer.answers.chunks(8).all(|word| word.last() > Some(&127)), "a name was missed");
         latencies.push(at.elapsed());
     }
-    let rate = (latencies.len() * BATCH) as f64 / start.elapsed().as_secs_f64();
+    let rate = (latencies.len() * batch) as f64 / start.elapsed().as_secs_f64();
     Ok((rate, quantile_us(latencies, 0.99)))
 }
 

@@ -1,0 +1,112 @@
+//! Registers in process: the handlers of the RPCs without gRPC in front, through the same
+//! checks, queues and writers.
+
+use super::{Samples, names::text};
+use anyhow::Result;
+use kit::{
+    config::{DataDir, NodeConfig},
+    host::{Host, Parts},
+};
+use proto::registry::{
+    Durability, Kind, RegisterRequest, Registration, registration::Spec,
+    registry_service_server::RegistryService,
+};
+use registry_svc::Handler;
+use std::{sync::Arc, time::Instant};
+use tokio::task::JoinSet;
+use tonic::Request;
+
+/// Callers whose registers share fsyncs.
+const DURABLE_CALLERS: u64 = 512;
+const CALLERS: u64 = 256;
+
+pub(super) fn config() -> registry_svc::Config {
+    registry_svc::Config { queue: 16_384, ..Default::default() }
+}
+
+/// An ephemeral name; replaces one of another value.
+pub(super) fn request(n: u64, value: &[u8]) -> RegisterRequest {
+    let registration = Registration {
+        name: text(n),
+        owner: "bench".into(),
+        kind: Kind::Worker.into(),
+        durability: Durability::Ephemeral.into(),
+        spec: (!value.is_empty()).then(|| Spec::Opaque(value.to_vec().into())),
+        ..Default::default()
+    };
+    let registration = Some(registration);
+    RegisterRequest { registration, ttl_ms: 3_600_000, replace: true, ..Default::default() }
+}
+
+/// Registers all names.
+pub(super) async fn fill(registry: &Arc<Handler>, names: u64) -> Result<()> {
+    each(registry, CALLERS, names, |n| request(n, &[])).await
+}
+
+/// One of each, on two threads.
+pub(super) fn round(names: u64, samples: &mut Samples) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let memory = runtime.block_on(in_memory(names))?;
+    samples.add("register in process, in memory, batches of 1024", memory);
+    let fsynced = runtime.block_on(fsynced(samples.length.as_secs_f64()))?;
+    samples.add("register in process, fsynced, 512 in flight", fsynced);
+    Ok(())
+}
+
+async fn in_memory(names: u64) -> Result<f64> {
+    let host = Host::for_test("bench").await;
+    let (_, registry) = registry_svc::embed(config(), host.context()).await?;
+    let served = host.serve().await;
+    let start = Instant::now();
+    fill(&registry, names).await?;
+    let rate = names as f64 / start.elapsed().as_secs_f64();
+    served.kill().await;
+    Ok(rate)
+}
+
+/// Durable names; each answer comes after an fsync of the disk under the temporary directory.
+async fn fsynced(seconds: f64) -> Result<f64> {
+    let folder = tempfile::tempdir()?;
+    let data = DataDir::Path(folder.path().to_owned());
+    let node = NodeConfig { data, ..NodeConfig::for_test("bench") };
+    let host = Host::bind(&node, Parts::default()).await?;
+    let (_, registry) = registry_svc::embed(config(), host.context()).await?;
+    let served = host.serve().await;
+    let names = (seconds * 40_000.0) as u64;
+    let start = Instant::now();
+    each(&registry, DURABLE_CALLERS, names, durable).await?;
+    let rate = names as f64 / start.elapsed().as_secs_f64();
+    served.kill().await;
+    Ok(rate)
+}
+
+fn durable(n: u64) -> RegisterRequest {
+    let mut request = request(n, &[]);
+    if let Some(registration) = &mut request.registration {
+        registration.durability = Durability::Durable.into();
+    }
+    RegisterRequest { ttl_ms: 0, ..request }
+}
+
+/// Registers the names from as many callers, each with one in flight.
+async fn each(
+    registry: &Arc<Handler>,
+    callers: u64,
+    names: u64,
+    request: fn(u64) -> RegisterRequest,
+) -> Result<()> {
+    let mut calls = JoinSet::new();
+    for caller in 0..callers {
+        let registry = registry.clone();
+        calls.spawn(async move {
+            for n in (caller..names).step_by(callers as usize) {
+                registry.register(Request::new(request(n))).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = calls.join_next().await {
+        done??;
+    }
+    Ok(())
+}
