@@ -160,7 +160,7 @@ impl Driver {
             return Err(error);
         }
         let (versions, count) = (batch.versions(), batch.changes.len() as u64);
-        let head = self.feed.publish(batch.changes);
+        let head = self.feed.publish(batch.into_changes());
         self.count();
         let revisions = Revisions { versions, first: head + 1 - count, head };
         for answer in answers {

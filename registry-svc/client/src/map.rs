@@ -17,7 +17,7 @@ pub use slot::{INLINE, hash};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use slot::{EMPTY, Found, GONE, Slot, Slots, TAG};
+use slot::{EMPTY, Found, GONE, Key, Place, Slot, Slots, TAG};
 use std::{
     collections::HashMap,
     fmt,
@@ -40,6 +40,8 @@ struct Held<V> {
 }
 
 struct Writer {
+    // What readers load.
+    slots: Arc<Slots>,
     live: usize,
     // With those that are gone and whose slots were not taken again.
     used: usize,
@@ -63,10 +65,13 @@ struct Shard<V> {
 
 impl<V: Clone> Shard<V> {
     fn new() -> Self {
+        let slots = Arc::new(Slots::new(SLOTS_MIN));
+        let writer =
+            Writer { slots: slots.clone(), live: 0, used: 0, tickets: NonZeroU64::MIN, free: Vec::new() };
         Self {
-            slots: ArcSwap::from_pointee(Slots::new(SLOTS_MIN)),
+            slots: ArcSwap::new(slots),
             arrays: AtomicU64::new(0),
-            writer: Mutex::new(Writer { live: 0, used: 0, tickets: NonZeroU64::MIN, free: Vec::new() }),
+            writer: Mutex::new(writer),
             values: RwLock::new(Vec::new()),
             long: RwLock::default(),
         }
@@ -86,25 +91,25 @@ impl<V: Clone> Shard<V> {
 
     fn put(&self, key: &Key, version: u64, value: V) -> Option<V> {
         let mut writer = self.writer.lock();
-        let slots = self.slots.load_full();
-        if let Some((slot, found)) = slots.locate(key) {
-            let mut values = self.values.write();
-            let held = values.get_mut(found.position as usize).and_then(Option::as_mut);
-            let old = held.map(|held| std::mem::replace(&mut held.value, value));
-            drop(values);
-            slot.write(key.tag, |slot| slot.version.store(version, Ordering::Relaxed));
-            return old;
-        }
-        let slots = self.with_room(&mut writer, slots);
+        self.make_room(&mut writer);
+        let slots = writer.slots.clone();
+        let slot = match slots.place(key) {
+            Place::Taken(slot, found) => {
+                let mut values = self.values.write();
+                let held = values.get_mut(found.position as usize).and_then(Option::as_mut);
+                let old = held.map(|held| std::mem::replace(&mut held.value, value));
+                drop(values);
+                slot.write(key.tag, |slot| slot.version.store(version, Ordering::Relaxed));
+                return old;
+            }
+            Place::Free(slot) => slot?,
+        };
         writer.tickets = writer.tickets.saturating_add(1);
         let position = self.hold(&mut writer, value);
         let found = Found { version, position: position as u64, ticket: writer.tickets.get() };
-        if let Some(slot) = slots.vacant(key.hash) {
-            let was_empty = slot.meta.load(Ordering::Relaxed) & TAG == EMPTY;
-            slot.fill(key.words, key.tag, found);
-            writer.used += usize::from(was_empty);
-            writer.live += 1;
-        }
+        writer.used += usize::from(slot.tag() == EMPTY);
+        writer.live += 1;
+        slot.fill(key.words, key.tag, found);
         None
     }
 
@@ -127,8 +132,10 @@ impl<V: Clone> Shard<V> {
 
     fn remove(&self, key: &Key) -> Option<V> {
         let mut writer = self.writer.lock();
-        let slots = self.slots.load_full();
-        let (slot, found) = slots.locate(key)?;
+        let slots = writer.slots.clone();
+        let Place::Taken(slot, found) = slots.place(key) else {
+            return None;
+        };
         slot.write(GONE, |_| {});
         writer.live -= 1;
         let position = found.position as usize;
@@ -137,20 +144,21 @@ impl<V: Clone> Shard<V> {
         held.map(|held| held.value)
     }
 
-    /// An array that one more name fits: at most 0.7 full, and more than 0.46 after it grew.
-    fn with_room(&self, writer: &mut Writer, slots: Arc<Slots>) -> Arc<Slots> {
-        let count = slots.0.len();
+    /// Sees to it that one more name fits: an array is at most 0.7 full, and more than 0.46 after
+    /// it grew.
+    fn make_room(&self, writer: &mut Writer) {
+        let count = writer.slots.0.len();
         if (writer.used + 1) * 10 <= count * 7 {
-            return slots;
+            return;
         }
         // Half of the slots are of names that are gone: the same size will do.
         let wanted = if writer.live * 2 < count { count } else { count + count / 2 };
         let larger = Arc::new(Slots::new(wanted));
-        slots.copy_to(&larger);
+        writer.slots.copy_to(&larger);
+        writer.slots = larger.clone();
         writer.used = writer.live;
-        self.slots.store(larger.clone());
+        self.slots.store(larger);
         self.arrays.fetch_add(1, Ordering::Release);
-        larger
     }
 }
 

@@ -61,6 +61,12 @@ impl Batch {
         self.changes.push(Decided::Put(registration));
     }
 
+    /// What is to become visible. The view of the next command is let go of: with it each
+    /// registration would have two owners, and be copied to be published.
+    pub(crate) fn into_changes(self) -> Vec<Decided> {
+        self.changes
+    }
+
     pub(super) fn remove(&mut self, removed: Arc<Removed>, kind: i32) {
         self.grown -= 1;
         self.pending.insert(Name::new(&removed.name), None);

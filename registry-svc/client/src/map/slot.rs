@@ -92,6 +92,10 @@ impl Slot {
         }
     }
 
+    pub(super) fn tag(&self) -> u64 {
+        self.meta.load(Ordering::Relaxed) & TAG
+    }
+
     pub(super) fn words(&self) -> [u64; 4] {
         let [a, b, c, d] = &self.words;
         [a, b, c, d].map(|word| word.load(Ordering::Relaxed))
@@ -139,21 +143,25 @@ impl Slots {
         ((u128::from(hash) * self.0.len() as u128) >> 64) as usize
     }
 
-    pub(super) fn chain(&self, hash: u64) -> impl Iterator<Item = &Slot> {
+    fn chain(&self, hash: u64) -> impl Iterator<Item = &Slot> {
         let (before, after) = self.0.split_at(self.home(hash));
         after.iter().chain(before)
     }
 
     #[inline]
     pub(super) fn find(&self, key: &Key) -> Option<Found> {
-        self.locate(key).map(|(_, found)| found)
+        // Most names lie in the first slot: one cache line, and no chain to set up.
+        match self.0[self.home(key.hash)].read(key) {
+            Probe::Found(found) => Some(found),
+            Probe::Other => self.find_behind(key),
+            Probe::End => None,
+        }
     }
 
-    #[inline]
-    pub(super) fn locate(&self, key: &Key) -> Option<(&Slot, Found)> {
-        for slot in self.chain(key.hash) {
+    fn find_behind(&self, key: &Key) -> Option<Found> {
+        for slot in self.chain(key.hash).skip(1) {
             match slot.read(key) {
-                Probe::Found(found) => return Some((slot, found)),
+                Probe::Found(found) => return Some(found),
                 Probe::Other => {}
                 Probe::End => return None,
             }
@@ -161,23 +169,41 @@ impl Slots {
         None
     }
 
-    /// The first slot of a chain that takes a new name.
-    pub(super) fn vacant(&self, hash: u64) -> Option<&Slot> {
-        self.chain(hash).find(|slot| matches!(slot.meta.load(Ordering::Relaxed) & TAG, EMPTY | GONE))
+    /// Where a name lies, or else the first slot of its chain that takes it. For the writer.
+    pub(super) fn place(&self, key: &Key) -> Place<'_> {
+        let mut vacant = None;
+        for slot in self.chain(key.hash) {
+            match slot.read(key) {
+                Probe::Found(found) => return Place::Taken(slot, found),
+                Probe::Other if slot.tag() != GONE => {}
+                Probe::Other => vacant = vacant.or(Some(slot)),
+                Probe::End => return Place::Free(vacant.or(Some(slot))),
+            }
+        }
+        Place::Free(vacant)
     }
 
     pub(super) fn copy_to(&self, other: &Slots) {
         for slot in &self.0 {
-            let tag = slot.meta.load(Ordering::Relaxed) & TAG;
+            let (tag, words) = (slot.tag(), slot.words());
             if matches!(tag, EMPTY | GONE) {
                 continue;
             }
-            let words = slot.words();
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let mut bytes = [0; INLINE];
+            for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+                to.copy_from_slice(&word.to_le_bytes());
+            }
             let name = bytes.get(..tag as usize).unwrap_or_default();
-            if let Some(vacant) = other.vacant(hash(name)) {
+            let vacant = other.chain(hash(name)).find(|slot| slot.tag() == EMPTY);
+            if let Some(vacant) = vacant {
                 vacant.fill(words, tag, slot.found());
             }
         }
     }
+}
+
+/// Where a name is, or would be; no slot only when the array is full.
+pub(super) enum Place<'a> {
+    Taken(&'a Slot, Found),
+    Free(Option<&'a Slot>),
 }
