@@ -83,4 +83,26 @@ impl Bus for InProcBus {
     fn connected(&self) -> bool {
         true
     }
+
+    fn is_heard(&self, subject: &str) -> bool {
+        let hears = |subscriber: &Subscriber| {
+            !subscriber.feed.messages.is_closed() && matches(&subscriber.pattern, subject)
+        };
+        self.subscribers.lock().iter().any(hears)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_subject_is_heard_from_subscribe_until_the_subscription_is_dropped() {
+        let bus = InProcBus::new();
+        assert!(!bus.is_heard("a.b"));
+        let subscription = bus.subscribe("a.*").await.unwrap();
+        assert!(bus.is_heard("a.b") && !bus.is_heard("b.a"));
+        drop(subscription);
+        assert!(!bus.is_heard("a.b"));
+    }
 }

@@ -79,6 +79,11 @@ pub trait Bus: Send + Sync + 'static {
     async fn request(&self, subject: &str, payload: Bytes, deadline: Duration) -> Result<Bytes, BusError>;
     /// Whether messages flow now.
     fn connected(&self) -> bool;
+    /// Whether anybody may hear what is published on a subject: for what is made only to be
+    /// published. A bus that does not know says yes.
+    fn is_heard(&self, _subject: &str) -> bool {
+        true
+    }
 }
 
 /// A bounded stream of messages; dropping it ends the subscription.
