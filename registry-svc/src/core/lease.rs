@@ -6,7 +6,8 @@
 //! the holders are let in first (F23).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap},
+    hash::Hash,
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,8 @@ const GRACE_MAX: Duration = Duration::from_secs(10);
 /// Leases by key, each with a value.
 #[derive(Debug, Clone)]
 pub(crate) struct Leases<K, V> {
-    by_key: BTreeMap<K, Lease<V>>,
+    // Asked for one key at a time, never walked.
+    by_key: HashMap<K, Lease<V>>,
     by_end: BTreeSet<(Instant, K)>,
     hold: Option<Instant>,
 }
@@ -32,9 +34,9 @@ struct Lease<V> {
     end: Instant,
 }
 
-impl<K: Ord + Clone, V> Leases<K, V> {
+impl<K: Ord + Hash + Clone, V> Leases<K, V> {
     pub(crate) fn new() -> Self {
-        Self { by_key: BTreeMap::new(), by_end: BTreeSet::new(), hold: None }
+        Self { by_key: HashMap::new(), by_end: BTreeSet::new(), hold: None }
     }
 
     /// Grants a lease, or replaces the one of the same key.
@@ -121,6 +123,7 @@ impl<K: Ord + Clone, V> Leases<K, V> {
 mod tests {
     use super::*;
     use proptest::{collection::vec, prelude::*};
+    use std::collections::BTreeMap;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,7 +1,12 @@
 //! A key that lies inline in its slot: a lookup then chases one pointer less, which is worth a
 //! factor of two once the table does not fit the cache.
 
-use std::{borrow::Borrow, cmp::Ordering, fmt};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 const INLINE: usize = 30;
 
@@ -63,7 +68,13 @@ impl PartialOrd for Name {
     }
 }
 
-// `str` orders by bytes, as `Name` does.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+// `str` orders by bytes and hashes as `Name` does.
 impl Borrow<str> for Name {
     fn borrow(&self) -> &str {
         self.as_str()
