@@ -60,21 +60,21 @@ impl Wire {
         let (rate, p99) = self.runtime.block_on(stream(stub.clone(), &self.small, 256, length))?;
         samples.add("LookupStream, 1M names, 256 x 16", rate);
         samples.add("LookupStream, 1M names, 256 x 16, p99", p99);
-        let unary = self.runtime.block_on(self.unary(length, lookup))?;
+        let unary = self.runtime.block_on(self.calls(length, CALLS, lookup))?;
         samples.add("Lookup over gRPC, unary, 256 in flight", unary);
-        let unary = self.runtime.block_on(self.unary(length, replace))?;
+        let unary = self.runtime.block_on(self.calls(length, CALLS, replace))?;
         samples.add("Register over gRPC, unary, 256 in flight", unary);
         Ok(())
     }
 
-    /// Calls per second over all connections.
-    async fn unary<F>(&self, length: Duration, call: fn(Stub, u64) -> F) -> Result<f64>
+    /// Calls per second over all connections, as many in flight; each is given a random name.
+    async fn calls<F>(&self, length: Duration, callers: usize, call: fn(Stub, u64) -> F) -> Result<f64>
     where
         F: Future<Output = Result<(), tonic::Status>> + Send + 'static,
     {
         let (start, names) = (Instant::now(), self.names);
         let mut calls = JoinSet::new();
-        for worker in 0..CALLS {
+        for worker in 0..callers {
             let stub = self.stubs.get(worker % self.stubs.len()).context("no connection")?.clone();
             calls.spawn(async move {
                 let (mut random, mut count) = (Random(worker as u64), 0);
