@@ -28,11 +28,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Area {
-    /// Every area.
+    /// Every area, with these options for the edge.
     All(edge::Options),
     /// tools/call direct against through the edge; memory of a session and of a stream.
     Edge(edge::Options),
-    /// Lookups in process and over gRPC, beside redis and ETS.
+    /// Lookups and registers in process and over gRPC, beside ETS, a sharded gen_server and redis.
     Registry(registry::Options),
     /// The raw backend of the edge area, in a process of its own.
     #[command(hide = true)]
@@ -54,7 +54,12 @@ fn main() -> Result<ExitCode> {
             return Ok(swarm::run(swarm::cli::Cli::parse_from(arguments)));
         }
         Area::Registry(options) => registry::run(&options)?,
-        Area::Edge(options) | Area::All(options) => edge::run(&options)?,
+        Area::Edge(options) => edge::run(&options)?,
+        Area::All(options) => {
+            let mut rows = edge::run(&options)?;
+            rows.extend(registry::run(&registry::Options::parse_from(["registry"]))?);
+            rows
+        }
     };
     report::print(&rows, json);
     let missed = rows.iter().any(|row| row.met == Some(false));

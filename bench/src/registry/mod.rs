@@ -17,10 +17,10 @@ use anyhow::Result;
 use std::{collections::BTreeMap, time::Duration};
 
 /// How much of everything.
-#[derive(clap::Args)]
+#[derive(clap::Parser)]
 pub(crate) struct Options {
     /// Interleaved rounds; the median is printed, and the worst.
-    #[arg(long = "registry-rounds", default_value_t = 5)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Length of one measurement.
     #[arg(long, default_value_t = 250)]
