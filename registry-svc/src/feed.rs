@@ -101,9 +101,10 @@ impl Feed {
         head
     }
 
-    /// The newest revision.
+    /// The newest revision. Asked by every batch of lookups, so it waits for no batch of writes
+    /// that is being published.
     pub(crate) fn head(&self) -> u64 {
-        self.log.lock().history.head()
+        *self.head.borrow()
     }
 
     /// A name's registration, or a wait for it.
