@@ -59,22 +59,31 @@ pub(crate) fn print(rows: &[Row], json: bool) {
         }
         return;
     }
-    println!("{:<92} {:>12} {:>12} {:>12} {:>7}  {:<12} goal", "", "ours", "worst", "peer", "ratio", "unit");
+    let head = ["", "ours", "worst", "peer", "ratio", "unit", "the peer", "goal"].map(str::to_owned);
+    println!("{}", line(&head));
     for row in rows {
-        let peer = row.peer.map_or_else(String::new, number);
-        let worst = row.worst.map_or_else(String::new, number);
-        let ratio = row.ratio.map_or_else(String::new, |ratio| format!("{ratio:.3}"));
-        let met = row.met.map_or("", |met| if met { "met" } else { "MISSED" });
-        let goal = row.goal.map_or_else(String::new, |goal| format!("{goal}: {met}"));
-        let name = format!(
-            "{}: {}{}",
-            row.area,
-            row.name,
-            row.peer_name.map_or_else(String::new, |p| format!(" (peer: {p})"))
-        );
-        let (ours, unit) = (number(row.ours), row.unit);
-        println!("{name:<92} {ours:>12} {worst:>12} {peer:>12} {ratio:>7}  {unit:<12} {goal}");
+        println!("{}", line(&columns(row)));
     }
+}
+
+fn columns(row: &Row) -> [String; 8] {
+    let met = row.met.map_or("", |met| if met { "met" } else { "MISSED" });
+    [
+        format!("{}: {}", row.area, row.name),
+        number(row.ours),
+        row.worst.map_or_else(String::new, number),
+        row.peer.map_or_else(String::new, number),
+        row.ratio.map_or_else(String::new, |ratio| format!("{ratio:.3}")),
+        row.unit.to_owned(),
+        row.peer_name.unwrap_or_default().to_owned(),
+        row.goal.map_or_else(String::new, |goal| format!("{goal}: {met}")),
+    ]
+}
+
+fn line([name, ours, worst, peer, ratio, unit, peer_name, goal]: &[String; 8]) -> String {
+    let line =
+        format!("{name:<62} {ours:>10} {worst:>10} {peer:>10} {ratio:>8} {unit:<12} {peer_name:<46} {goal}");
+    line.trim_end().to_owned()
 }
 
 fn number(value: f64) -> String {
