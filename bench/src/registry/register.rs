@@ -47,7 +47,7 @@ pub(super) async fn fill(registry: &Arc<Handler>, names: u64) -> Result<()> {
 pub(super) fn round(names: u64, samples: &mut Samples) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let memory = runtime.block_on(in_memory(names))?;
-    samples.add("register in process, in memory, batches of 1024", memory);
+    samples.add("register in process, in memory, 256 in flight", memory);
     let fsynced = runtime.block_on(fsynced(samples.length.as_secs_f64()))?;
     samples.add("register in process, fsynced, 512 in flight", fsynced);
     Ok(())
