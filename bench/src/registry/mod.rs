@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Length of one measurement.
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, default_value_t = 200)]
     measure_ms: u64,
     /// Names in the large table.
     #[arg(long, default_value_t = 1_000_000)]
