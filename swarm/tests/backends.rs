@@ -16,7 +16,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use transport_edge::{
     backend::{
-        Backend, BackendError, Backends, BackendsConfig, CallMeta, Core, Exchange, FromBackend, Peer,
+        Backend, BackendError, Backends, BackendsConfig, CallMeta, Core, Exchange, FromBackend, Peer, Said,
         Unsolicited, Upstream,
     },
     core::{
@@ -440,7 +440,8 @@ async fn modern_requests_pass_untouched_and_are_asked_by_results() -> Result<()>
 }
 
 fn number_of(event: Option<Unsolicited>) -> Result<(u64, Option<String>)> {
-    let Some(Unsolicited::Message { raw, envelope, last_event_id }) = event else { bail!("{event:?}") };
+    let Some(Unsolicited::Message(said)) = event else { bail!("{event:?}") };
+    let Said { raw, envelope, last_event_id } = *said;
     ensure!(envelope.kind == Kind::Notification);
     let message: Value = serde_json::from_slice(&raw)?;
     Ok((message["params"]["data"]["n"].as_u64().context("no number")?, last_event_id))
