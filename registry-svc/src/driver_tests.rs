@@ -177,7 +177,7 @@ async fn holders_are_let_in_after_a_standstill_before_leases_end() {
     registered(&queues.commands, register("left")).await;
     // Nothing runs while the time passes: the process stands still.
     tokio::time::advance(Duration::from_secs(60)).await;
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    tokio::time::sleep(Duration::from_millis(4500)).await;
     assert!(table.get("kept").is_some() && table.get("left").is_some());
     assert_eq!(renewed(&queues, kept.lease_id).await.renewed, [kept.lease_id]);
     tokio::time::sleep(Duration::from_millis(600)).await;

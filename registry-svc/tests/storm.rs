@@ -23,8 +23,8 @@ use support::{
 use tokio::{task::JoinSet, time::Instant};
 
 /// Leases; `SWARM_LEASES` asks for more, `SWARM_LEASE_TTL` for another time to live in seconds.
-const LEASES: u32 = 2000;
-const TTL: u64 = 3;
+const LEASES: u32 = 1000;
+const TTL: u64 = 6;
 /// Nodes that hold them, each with a keeper and a connection of its own.
 const HOLDERS: u32 = 20;
 /// Clients that offer new work.
@@ -143,9 +143,11 @@ async fn a_registry_that_stood_still_longer_than_every_lease_ends_none_of_them()
     storm.process().go_on();
     let meanwhile = storm.goodput(storm.ttl).await;
     // Each holder has to have renewed by now, and the grace is over.
-    tokio::time::sleep(storm.ttl + Duration::from_secs(3)).await;
+    tokio::time::sleep(storm.ttl + Duration::from_secs(5)).await;
     let after = storm.goodput(storm.ttl / 2).await;
-    assert_eq!(storm.held().await, before, "a lease was lost, or had to be granted again");
+    let held = storm.held().await;
+    let lost = before.iter().filter(|(name, lease)| held.get(*name) != Some(*lease)).count();
+    assert_eq!(lost, 0, "leases were lost, or had to be granted again");
     assert_eq!(storm.expirations().await, 0.0);
     println!(
         "{} leases of {} s after a standstill of {} s: 0 expired; new work {usual:.0}/s before, {meanwhile:.0}/s \
@@ -168,7 +170,7 @@ async fn a_registry_that_starts_anew_has_every_lease_back_within_30_seconds() {
     let held = storm.held().await;
     assert_eq!(held.len() as u32, storm.leases);
     let after = storm.goodput(storm.ttl * 2).await;
-    assert_eq!(storm.held().await, held, "a lease was lost again");
+    assert!(storm.held().await == held, "a lease was lost again");
     assert_eq!(storm.expirations().await, 0.0);
     assert!(storm.process().metric("swarm_registry_shard_ops_total{shard=\"0\",op=\"return\"}").await > 0.0);
     println!(

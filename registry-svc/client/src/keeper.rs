@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// Orders that may wait for the task.
 const ORDERS: usize = 256;
 /// What failed is tried again after about a tenth of the time to live, within these: a registry
-/// that stood still lets its holders in for three seconds at least before it ends leases.
+/// that stood still lets its holders in for five seconds at least before it ends leases.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Registrations in one batch, between two looks at what is due for renewal.

@@ -14,8 +14,9 @@ use std::{
 /// Later than this a sweep means that the process stood still (frozen, starved, a slow disk).
 pub(crate) const LATE: Duration = Duration::from_millis(900);
 /// For how long holders are let in after a standstill: a third of their time to live, in which
-/// each of them renews or repeats a renewal that failed, within these.
-const GRACE_MIN: Duration = Duration::from_secs(3);
+/// each of them renews, within these. A call that was under way fails within two seconds, and
+/// its holder repeats it within two more.
+const GRACE_MIN: Duration = Duration::from_secs(5);
 const GRACE_MAX: Duration = Duration::from_secs(10);
 
 /// Leases by key, each with a value.
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_standstill_gives_each_holder_a_third_of_its_time_within_bounds() {
-        for (ttl, grace) in [(1, GRACE_MIN), (15, SECOND * 5), (3600, GRACE_MAX)] {
+        for (ttl, grace) in [(1, GRACE_MIN), (24, SECOND * 8), (3600, GRACE_MAX)] {
             let (t, mut leases) = (start(), Leases::new());
             leases.grant(1, (), SECOND, t);
             leases.grant(2, (), SECOND * ttl, t);
