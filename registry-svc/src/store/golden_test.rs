@@ -45,6 +45,7 @@ fn records() -> Vec<Record> {
         version: 1_700_000_000_002,
         origin: "n2".into(),
         cause: "deregistered".into(),
+        ..Default::default()
     };
     vec![Record::Put(time.into()), Record::Tombstone(removed)]
 }
