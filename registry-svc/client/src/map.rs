@@ -17,7 +17,7 @@ pub use slot::{INLINE, hash};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use slot::{EMPTY, Found, GONE, Key, Place, Slot, Slots};
+use slot::{EMPTY, Found, GONE, Place, Slot, Slots};
 use std::{
     collections::HashMap,
     fmt,
