@@ -259,7 +259,9 @@ async fn a_killed_node_frees_its_port_and_a_new_one_is_reached_over_the_same_cha
     ask_n1().await.unwrap();
     let grpc = served.context().grpc_addr;
     served.kill().await;
-    assert_eq!(ask_n1().await.unwrap_err().code(), Code::Unavailable);
+    // Refused, or, where the first attempt broke on the old connection, unknown.
+    let nobody = ask_n1().await.unwrap_err().code();
+    assert!(matches!(nobody, Code::Unavailable | Code::Unknown), "{nobody}");
     let config = NodeConfig { grpc, ..NodeConfig::for_test("n1") };
     let host = Host::bind(&config, Parts::default()).await.unwrap();
     host.context().rpc.add(Echo::default());
