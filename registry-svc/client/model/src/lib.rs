@@ -1,7 +1,5 @@
 //! The very files of registry-client, with loom's atomics in the place of std's, in every order
 //! that the memory model allows.
-//!
-//! What each model is worth was tried by hand: see "Mutations" in ADR 11.
 
 mod sync {
     pub(crate) use loom::{
