@@ -43,7 +43,7 @@ endif
 
 # In a folder of its own: loom takes the place of std's atomics.
 test-loom: ## the registry's lock-free parts in every order that the memory model allows
-	cd registry-svc/client/model && CARGO_TARGET_DIR=$(abspath $(TARGET))/loom $(CARGO) test
+	cd registry-svc/client/model && LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=$(abspath $(TARGET))/loom $(CARGO) test
 
 test-containers: ## the compose suite; needs Docker
 	@bash scripts/test-containers.sh

@@ -1,6 +1,6 @@
 //! Each model is a few steps of a writer beside a few of a reader.
 
-use super::slot::{EMPTY, Found, GONE, Key, Probe, Slot, Slots, TAG};
+use super::slot::{EMPTY, Found, GONE, Key, Place, Probe, Slot, Slots};
 use crate::{
     epochs::Epochs,
     handles::Handles,
@@ -20,6 +20,14 @@ fn stamp(n: u64) -> Found {
 fn put(slot: &Slot, name: &str, n: u64) {
     let key = key(name);
     slot.fill(key.words, key.tag, stamp(n));
+}
+
+/// Where a new name goes.
+fn vacant<'a>(slots: &'a Slots, name: &str) -> &'a Slot {
+    match slots.place(&key(name)) {
+        Place::Free(Some(slot)) => slot,
+        Place::Free(None) | Place::Taken(..) => panic!("no slot for {name}"),
+    }
 }
 
 fn whole(found: Found) -> u64 {
@@ -73,23 +81,21 @@ fn a_slot_that_changes_its_name_answers_neither_with_the_others_numbers() {
 fn a_name_that_stands_is_found_while_the_slot_before_it_is_used_again() {
     loom::model(|| {
         let slots = Arc::new(Slots::new(2));
-        // Whatever its home is, both slots are of its chain once the first one is taken.
-        let standing = key("standing");
-        let first = slots.vacant(standing.hash).expect("an empty slot");
-        put(first, "other", 1);
-        put(slots.vacant(standing.hash).expect("an empty slot"), "standing", 7);
+        // Another name in its home, so that the way to it leads past that one.
+        put(vacant(&slots, "standing"), "other", 1);
+        put(vacant(&slots, "standing"), "standing", 7);
         let writer = thread::spawn({
             let slots = slots.clone();
             move || {
-                let (slot, _) = slots.locate(&key("other")).expect("it stands");
+                let Place::Taken(slot, _) = slots.place(&key("other")) else { panic!("it stands") };
                 slot.write(GONE, |_| {});
-                put(slots.vacant(key("standing").hash).expect("the freed slot"), "third", 3);
+                put(vacant(&slots, "third"), "third", 3);
             }
         });
-        let found = slots.find(&standing).expect("a name that stands was missed");
+        let found = slots.find(&key("standing")).expect("a name that stands was missed");
         assert_eq!(whole(found), 7);
         writer.join().expect("the writer");
-        assert!(slots.0.iter().all(|slot| slot.meta.load(Ordering::Relaxed) & TAG != EMPTY));
+        assert!(slots.0.iter().all(|slot| slot.tag() != EMPTY), "the freed slot was taken");
     });
 }
 
