@@ -46,6 +46,15 @@ pub(crate) enum Command {
     Tombstones(oneshot::Sender<Vec<Removed>>),
 }
 
+impl Command {
+    fn entries(&self) -> u64 {
+        match self {
+            Command::Batch(orders, _) => orders.len() as u64,
+            _ => 1,
+        }
+    }
+}
+
 pub(crate) struct Renew {
     pub(crate) lease_ids: Vec<u64>,
     pub(crate) owner: String,
@@ -135,7 +144,7 @@ impl Driver {
         {
             commands.push(next);
         }
-        self.metrics.returned.inc_by(commands.len() as u64);
+        self.metrics.returned.inc_by(commands.iter().map(Command::entries).sum());
         for _ in 0..BEHIND_MAX {
             commands.extend(self.inbox.commands.try_recv());
         }

@@ -1,6 +1,9 @@
 //! Many writes in few messages.
 
-use crate::{Error, RegistryClient, client::Stub};
+use crate::{
+    Error, RegistryClient,
+    client::{self, Stub},
+};
 use kit::rpc::{MAX_MESSAGE, with_deadline};
 use prost::Message;
 use proto::{
@@ -26,15 +29,24 @@ impl RegistryClient {
         registrations: Vec<Registration>,
         replace: bool,
     ) -> Vec<Result<RegisterResponse, Error>> {
-        self.register_again(registrations.into_iter().map(|new| (new, 0)).collect(), replace).await
+        let new = registrations.into_iter().map(|registration| (registration, 0)).collect();
+        self.register_each(new, replace, DEADLINE).await
     }
 
-    /// The same for registrations whose leases the registry lost, each with its lost lease: they
-    /// go before new work.
+    /// Registers ephemeral names whose leases the registry lost, each with its lost lease: they go
+    /// before new work. Given up as soon as one call, so that renewals do not wait behind it.
     pub(crate) async fn register_again(
         &self,
         lost: Vec<(Registration, u64)>,
+    ) -> Vec<Result<RegisterResponse, Error>> {
+        self.register_each(lost, true, client::DEADLINE).await
+    }
+
+    async fn register_each(
+        &self,
+        wanted: Vec<(Registration, u64)>,
         replace: bool,
+        deadline: Duration,
     ) -> Vec<Result<RegisterResponse, Error>> {
         let entry = |(registration, lost_lease_id): (Registration, u64)| RegisterRequest {
             request_id: ids::request_id(),
@@ -43,15 +55,15 @@ impl RegistryClient {
             replace,
             lost_lease_id,
         };
-        let mut all = Vec::with_capacity(lost.len());
-        for entries in messages(lost.into_iter().map(entry)) {
+        let mut all = Vec::with_capacity(wanted.len());
+        for entries in messages(wanted.into_iter().map(entry)) {
             let count = entries.len();
             let request = RegisterBatchRequest { entries };
             let call = |mut stub: Stub, left| {
                 let request = with_deadline(request.clone(), left);
                 async move { stub.register_batch(request).await }
             };
-            let answer = self.anywhere_within(DEADLINE, call).await;
+            let answer = self.anywhere_within(deadline, call).await;
             let outcomes = answer.map(|answer| answer.outcomes.into_iter().map(|outcome| outcome.outcome));
             all.extend(in_place(count, outcomes, |outcome| match outcome {
                 register_outcome::Outcome::Registered(registered) => Ok(registered),

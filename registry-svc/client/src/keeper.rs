@@ -214,7 +214,7 @@ impl Task {
         let bare = bare.take(REGISTERED_AT_ONCE);
         let (keys, lost): (Vec<Key>, Vec<(Registration, u64)>) =
             bare.map(|(key, kept)| (key.clone(), (kept.registration.clone(), kept.lost_lease_id))).unzip();
-        let answers = self.client.register_again(lost, true).await;
+        let answers = self.client.register_again(lost).await;
         for (key, answer) in keys.iter().zip(answers) {
             self.registered(key, answer.map(|answer| answer.lease_id));
         }
