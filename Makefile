@@ -29,7 +29,7 @@ fix: ## format and apply clippy's suggestions
 prepare: ## get, once, what the tests use from the package registries
 	@bash scripts/prepare.sh
 
-test: prepare test-rust test-containers ## all tests; loud about what is left out
+test: prepare test-rust test-loom test-containers ## all tests; loud about what is left out
 
 test-rust:
 	$(CARGO) build --workspace --all-targets
