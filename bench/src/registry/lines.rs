@@ -59,6 +59,9 @@ const LINES: &[Line] = &[
     line("batched lookup in process, 1M names, 2 threads", "lookups/s")
         .beside("ETS lookup, 1M names, 2 readers")
         .goal(">= 40M", Goal::AtLeast(40e6)),
+    line("L1 hit, 100 names of 10K", "ns").goal("<= 15", Goal::AtMost(15.0)),
+    line("L2 hit, 10K names at random", "ns").goal("<= 20", Goal::AtMost(20.0)),
+    line("L3, in the same process, by Tiers::ask", "ns"),
     line("bytes of a name in the shards", "bytes").goal("<= 140", Goal::AtMost(140.0)),
     line("bytes of a registration in the process", "bytes"),
     line("LookupStream, 1M names, 1024 x 16", "lookups/s")
@@ -69,10 +72,11 @@ const LINES: &[Line] = &[
     line("LookupStream, 1M names, 256 x 16, p99", "us"),
     line("Lookup over gRPC, unary, 256 in flight", "lookups/s").goal(">= 150K", Goal::AtLeast(150e3)),
     line("Register over gRPC, unary, 256 in flight", "registers/s").beside("redis SET, 64 pipelined"),
-    line("register in process, in memory, 256 in flight", "registers/s")
+    line("RegisterBatch over gRPC, 256 x 16", "registers/s").beside("redis SET, 64 pipelined"),
+    line("register in process, in memory, batches of 1024", "registers/s")
         .beside("gen_server x16 register")
         .goal(">= 2M", Goal::AtLeast(2e6)),
-    line("register in process, in memory, 256 in flight", "registers/s").beside("ETS insert, 2 writers"),
+    line("register in process, in memory, batches of 1024", "registers/s").beside("ETS insert, 2 writers"),
     line("register in process, fsynced, 512 in flight", "registers/s").goal(">= 30K", Goal::AtLeast(30e3)),
 ];
 
@@ -106,7 +110,7 @@ impl Line {
     }
 
     fn is_latency(&self) -> bool {
-        matches!(self.unit, "us" | "bytes")
+        matches!(self.unit, "ns" | "us" | "bytes")
     }
 }
 

@@ -10,6 +10,7 @@ mod memory;
 mod names;
 mod redis;
 mod register;
+mod tiers;
 mod wire;
 
 use crate::report::Row;
@@ -37,11 +38,13 @@ const FEW: u64 = 10_000;
 pub(crate) fn run(options: &Options) -> Result<Vec<Row>> {
     let mut samples = Samples::new(Duration::from_millis(options.measure_ms));
     let maps = memory::Maps::fill(options.names, &mut samples);
+    let copy = tiers::Copy::start()?;
     let mut beam = peer("ETS and gen_server (install erlang-base)", beam::Beam::start(options.names));
     let mut redis = peer("redis (install redis-server)", redis::Redis::start(options.names));
     let wire = wire::Wire::start(options.names, &mut samples)?;
     for _ in 0..options.rounds {
         maps.round(&mut samples);
+        copy.round(&mut samples)?;
         if let Some(beam) = &mut beam {
             beam.round(&mut samples)?;
         }

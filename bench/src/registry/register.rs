@@ -2,23 +2,25 @@
 //! checks, queues and writers.
 
 use super::{Samples, names::text};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use kit::{
     config::{DataDir, NodeConfig},
     host::{Host, Parts},
 };
 use proto::registry::{
-    Durability, Kind, RegisterRequest, Registration, registration::Spec,
-    registry_service_server::RegistryService,
+    Durability, Kind, RegisterBatchRequest, RegisterBatchResponse, RegisterRequest, Registration,
+    register_outcome::Outcome, registration::Spec, registry_service_server::RegistryService,
 };
 use registry_svc::Handler;
-use std::{sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 use tokio::task::JoinSet;
 use tonic::Request;
 
 /// Callers whose registers share fsyncs.
 const DURABLE_CALLERS: u64 = 512;
-const CALLERS: u64 = 256;
+/// Names in one request, and requests in flight.
+const BATCH: u64 = 1024;
+const BATCHES: u64 = 4;
 
 pub(super) fn config() -> registry_svc::Config {
     registry_svc::Config { queue: 16_384, ..Default::default() }
@@ -38,16 +40,45 @@ pub(super) fn request(n: u64, value: &[u8]) -> RegisterRequest {
     RegisterRequest { registration, ttl_ms: 3_600_000, replace: true, ..Default::default() }
 }
 
+/// The same of many names.
+pub(super) fn batch(names: Range<u64>, value: &[u8]) -> RegisterBatchRequest {
+    RegisterBatchRequest { entries: names.map(|n| request(n, value)).collect() }
+}
+
+/// Sees to it that each entry was registered.
+pub(super) fn check(response: RegisterBatchResponse) -> Result<()> {
+    for outcome in response.outcomes {
+        if let Some(Outcome::Error(error)) = outcome.outcome {
+            bail!("a name was not registered: {}", error.message);
+        }
+    }
+    Ok(())
+}
+
 /// Registers all names.
 pub(super) async fn fill(registry: &Arc<Handler>, names: u64) -> Result<()> {
-    each(registry, CALLERS, names, |n| request(n, &[])).await
+    let mut calls = JoinSet::new();
+    for caller in 0..BATCHES {
+        let registry = registry.clone();
+        calls.spawn(async move {
+            for first in (caller * BATCH..names).step_by((BATCHES * BATCH) as usize) {
+                let request = batch(first..names.min(first + BATCH), &[]);
+                check(registry.register_batch(Request::new(request)).await?.into_inner())?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = calls.join_next().await {
+        done??;
+    }
+    Ok(())
 }
 
 /// One of each, on two threads; in memory a quarter of the names, in a registry of their own.
 pub(super) fn round(names: u64, samples: &mut Samples) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let memory = runtime.block_on(in_memory(names / 4))?;
-    samples.add("register in process, in memory, 256 in flight", memory);
+    samples.add("register in process, in memory, batches of 1024", memory);
     let fsynced = runtime.block_on(fsynced(samples.length.as_secs_f64()))?;
     samples.add("register in process, fsynced, 512 in flight", fsynced);
     Ok(())

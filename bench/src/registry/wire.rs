@@ -21,7 +21,9 @@ use tonic::transport::Channel;
 
 pub(super) type Stub = RegistryServiceClient<Channel>;
 
-/// Batches that one stream has in flight.
+/// Names in a batch of registers.
+const BATCH: u64 = 256;
+/// Batches in flight.
 const IN_FLIGHT: usize = 16;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Calls in flight over all connections.
@@ -64,6 +66,8 @@ impl Wire {
         samples.add("Lookup over gRPC, unary, 256 in flight", unary);
         let unary = self.runtime.block_on(self.calls(length, CALLS, replace))?;
         samples.add("Register over gRPC, unary, 256 in flight", unary);
+        let batches = self.runtime.block_on(self.calls(length, IN_FLIGHT, replace_many))?;
+        samples.add("RegisterBatch over gRPC, 256 x 16", batches * BATCH as f64);
         Ok(())
     }
 
@@ -142,6 +146,14 @@ async fn lookup(mut stub: Stub, n: u64) -> Result<(), tonic::Status> {
 async fn replace(mut stub: Stub, n: u64) -> Result<(), tonic::Status> {
     let request = register::request(n, proto::ids::request_id().as_bytes());
     stub.register(with_deadline(request, DEADLINE)).await.map(drop)
+}
+
+/// The same of as many as a batch, one after the other.
+async fn replace_many(mut stub: Stub, n: u64) -> Result<(), tonic::Status> {
+    let first = n - n % BATCH;
+    let request = register::batch(first..first + BATCH, proto::ids::request_id().as_bytes());
+    let response = stub.register_batch(with_deadline(request, DEADLINE)).await?.into_inner();
+    register::check(response).map_err(|error| tonic::Status::unknown(error.to_string()))
 }
 
 /// As many names as there are, in batches, each picked at random: what the client has to pack is

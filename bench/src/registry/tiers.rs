@@ -1,0 +1,126 @@
+//! Lookups through the client's tiers, beside a registry in the same process. Rust's own
+//! clock is read once in a round, as a caller reads it once in a request.
+
+use super::{FEW, Samples, names::text};
+use anyhow::{Context as _, Result};
+use kit::host::{Host, Served};
+use proto::registry::{Durability, Kind, Registration};
+use registry_client::{
+    RegistryClient, Tiers,
+    tiers::{Known, Local},
+};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+use tokio::{runtime::Runtime, task::JoinSet};
+
+/// Names that a busy thread asks for again and again.
+const HOT: usize = 100;
+const ROUND: usize = 1024;
+const WRITERS: usize = 64;
+
+/// A registry of few names, and the copy of them.
+pub(super) struct Copy {
+    runtime: Runtime,
+    served: Served,
+    tiers: Tiers,
+    names: Vec<String>,
+}
+
+impl Copy {
+    pub(super) fn start() -> Result<Copy> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let names: Vec<String> = (0..FEW).map(text).collect();
+        let (served, tiers) = runtime.block_on(start(&names))?;
+        Ok(Copy { runtime, served, tiers, names })
+    }
+
+    pub(super) fn round(&self, samples: &mut Samples) -> Result<()> {
+        let Copy { runtime, tiers, names, .. } = self;
+        let (hot, length) = (names.get(..HOT).unwrap_or_default(), samples.length);
+        samples.add("L1 hit, 100 names of 10K", nanoseconds(&mut tiers.local("bench"), hot, length)?);
+        // So many names that the handles leave themselves out.
+        samples.add("L2 hit, 10K names at random", nanoseconds(&mut tiers.local("bench"), names, length)?);
+        samples.add("L3, in the same process, by Tiers::ask", asked(runtime, tiers, names, length)?);
+        Ok(())
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.runtime.block_on(self.served.kill());
+    }
+}
+
+/// A registry, its names, and the node's copy of them.
+async fn start(names: &[String]) -> Result<(Served, Tiers)> {
+    let mut host = Host::for_test("bench").await;
+    let writer = host.directory_writer().context("the directory has a writer")?;
+    let context = host.context().clone();
+    tokio::spawn(writer.follow(context.announce.clone()));
+    registry_svc::start(registry_svc::Config::default(), &context).await?;
+    let served = host.serve().await;
+    context.readiness.wait_ready().await;
+    let client = RegistryClient::of(&context);
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (client, names) = (client.clone(), names.to_vec());
+        writers.spawn(async move {
+            for name in names.iter().skip(writer).step_by(WRITERS) {
+                client.register(registration(name), false).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done??;
+    }
+    let tiers = Tiers::of(&context);
+    tiers.mirror().synced().await;
+    Ok((served, tiers))
+}
+
+fn registration(name: &str) -> Registration {
+    Registration {
+        name: name.into(),
+        owner: "bench".into(),
+        kind: Kind::Backend.into(),
+        durability: Durability::Durable.into(),
+        ..Default::default()
+    }
+}
+
+/// Of one lookup, over names in an order that no prefetcher knows.
+fn nanoseconds(local: &mut Local, names: &[String], length: Duration) -> Result<f64> {
+    let step = names.len() / 2 + 7;
+    let (start, mut at, mut count, mut missed) = (Instant::now(), 0, 0, 0);
+    let mut now = start;
+    while now.saturating_duration_since(start) < length {
+        for _ in 0..ROUND {
+            at = (at + step) % names.len();
+            match local.get(&names[at], now) {
+                Known::Found(registration) => drop(black_box(registration)),
+                Known::Absent | Known::Ask => missed += 1,
+            }
+        }
+        count += ROUND;
+        now = Instant::now();
+    }
+    anyhow::ensure!(missed == 0, "{missed} of {count} lookups went to the shard");
+    Ok(now.saturating_duration_since(start).as_secs_f64() * 1e9 / count as f64)
+}
+
+fn asked(runtime: &Runtime, tiers: &Tiers, names: &[String], length: Duration) -> Result<f64> {
+    runtime.block_on(async {
+        let (start, mut count) = (Instant::now(), 0);
+        while start.elapsed() < length {
+            for name in names.iter().take(ROUND) {
+                let answer = tiers.ask(name).await?;
+                anyhow::ensure!(answer.registration.is_some(), "{name} was missed");
+            }
+            count += ROUND;
+        }
+        Ok(start.elapsed().as_secs_f64() * 1e9 / count as f64)
+    })
+}
