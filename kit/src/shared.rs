@@ -41,6 +41,8 @@ impl fmt::Debug for Shared {
 mod tests {
     use super::*;
 
+    // The clone is what is tested.
+    #[allow(clippy::redundant_clone)]
     #[test]
     fn a_value_is_made_once_for_each_type_and_node() {
         let (node, other) = (Shared::default(), Shared::default());

@@ -1,7 +1,7 @@
 //! SIGKILL of the real binary, again and again, under writes of every outcome: what it
 //! acknowledged is there after the restart, and nothing is that it refused or never was asked.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 mod support;
 

@@ -38,6 +38,8 @@ fn variant(node: &Node, key: &str) -> String {
 }
 
 /// Set at one process, in force in the other within a second.
+// The clock of the processes under test.
+#[allow(clippy::disallowed_methods)]
 fn set(edge: &Node, registry: &Node, args: &[&str], wanted: &str) {
     let done = edge.json(&[&["flags"][..], args, &["--reason", "a test"]].concat()).expect("done");
     assert_eq!(done["failed"], json!({}), "{done}");

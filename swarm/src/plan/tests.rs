@@ -144,7 +144,7 @@ fn what_a_file_has_no_word_for_stays() {
         zone: "z1".to_owned(),
         ..stdio("x", &[])
     };
-    let before = [standing("a", "me", "import", tuned.clone())];
+    let before = [standing("a", "me", "import", tuned)];
     let same = plan(Mode::Import, false, &[entry("a", stdio("x", &[]))], &before);
     assert_eq!(same[0].step.action, Action::Same);
     let changed = plan(Mode::Import, false, &[entry("a", stdio("y", &[]))], &before);

@@ -206,6 +206,8 @@ mod tests {
     }
 
     /// hyper moves the future of each request and keeps room for one with each connection.
+    // The types of the references come from the closures.
+    #[allow(clippy::redundant_closure)]
     #[test]
     fn the_future_of_a_request_is_small() {
         let whole =

@@ -66,7 +66,7 @@ mod tests {
         let ask = |n: u32| {
             let asked = adapt.ask();
             if asked {
-                adapt.told(n % every == 0);
+                adapt.told(n.is_multiple_of(every));
             }
             u32::from(asked)
         };
