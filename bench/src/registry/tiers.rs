@@ -4,7 +4,9 @@
 use super::{FEW, Samples, names::text};
 use anyhow::{Context as _, Result};
 use kit::host::{Host, Served};
-use proto::registry::{Durability, Kind, Registration};
+use proto::registry::{
+    BackendSpec, Durability, HttpTransport, Kind, Registration, backend_spec::Transport, registration::Spec,
+};
 use registry_client::{
     RegistryClient, Tiers,
     tiers::{Known, Local},
@@ -82,7 +84,10 @@ async fn start(names: &[String]) -> Result<(Served, Tiers)> {
 }
 
 fn registration(name: &str) -> Registration {
+    let http = HttpTransport { url: "http://127.0.0.1:9000/mcp".into(), ..Default::default() };
+    let backend = BackendSpec { transport: Some(Transport::Http(http)), ..Default::default() };
     Registration {
+        spec: Some(Spec::Backend(backend)),
         name: name.into(),
         owner: "bench".into(),
         kind: Kind::Backend.into(),
