@@ -5,7 +5,8 @@
 //! * A name has one registration. What two nodes decide at once becomes one, the same everywhere.
 //! * An acknowledged durable write is on the disk, and stays until it is deregistered.
 //! * An ephemeral registration lives at least its time to live after its last acknowledged
-//!   renewal, by this process's monotonic clock, and is gone a second after.
+//!   renewal, by this process's monotonic clock, and is gone a second after,
+//!   or some seconds later where the process or its disk stood still: holders come first then.
 //! * A watcher sees every change once and in order, or is told that it must read the state again.
 //! * One writer decides for a shard; readers never wait for the disk.
 //!
