@@ -29,6 +29,32 @@ pub(crate) struct Options {
     /// Names in the large table.
     #[arg(long, default_value_t = 1_000_000)]
     names: u64,
+    /// Parts to measure; all when none is named. Lines whose peer is left out have no ratio.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Lookups in the shards, in process.
+    Shards,
+    /// Lookups through the client's tiers.
+    Tiers,
+    /// ETS and a sharded gen_server.
+    Beam,
+    /// redis.
+    Redis,
+    /// Over gRPC.
+    Wire,
+    /// Registers in process.
+    Register,
+}
+
+impl Options {
+    fn has(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
 }
 
 /// Names in the small table, as of the peers' figures in the design.
@@ -37,22 +63,32 @@ const FEW: u64 = 10_000;
 /// Runs the area.
 pub(crate) fn run(options: &Options) -> Result<Vec<Row>> {
     let mut samples = Samples::new(Duration::from_millis(options.measure_ms));
-    let maps = memory::Maps::fill(options.names, &mut samples);
-    let copy = tiers::Copy::start()?;
-    let mut beam = peer("ETS and gen_server (install erlang-base)", beam::Beam::start(options.names));
-    let mut redis = peer("redis (install redis-server)", redis::Redis::start(options.names));
-    let wire = wire::Wire::start(options.names, &mut samples)?;
+    let maps = options.has(Part::Shards).then(|| memory::Maps::fill(options.names, &mut samples));
+    let copy = options.has(Part::Tiers).then(tiers::Copy::start).transpose()?;
+    let beam = options.has(Part::Beam).then(|| beam::Beam::start(options.names));
+    let mut beam = beam.and_then(|beam| peer("ETS and gen_server (install erlang-base)", beam));
+    let redis = options.has(Part::Redis).then(|| redis::Redis::start(options.names));
+    let mut redis = redis.and_then(|redis| peer("redis (install redis-server)", redis));
+    let wire = options.has(Part::Wire).then(|| wire::Wire::start(options.names, &mut samples)).transpose()?;
     for _ in 0..options.rounds {
-        maps.round(&mut samples);
-        copy.round(&mut samples)?;
+        if let Some(maps) = &maps {
+            maps.round(&mut samples);
+        }
+        if let Some(copy) = &copy {
+            copy.round(&mut samples)?;
+        }
         if let Some(beam) = &mut beam {
             beam.round(&mut samples)?;
         }
         if let Some(redis) = &mut redis {
             redis.round(&mut samples)?;
         }
-        wire.round(&mut samples)?;
-        register::round(options.names, &mut samples)?;
+        if let Some(wire) = &wire {
+            wire.round(&mut samples)?;
+        }
+        if options.has(Part::Register) {
+            register::round(options.names, &mut samples)?;
+        }
     }
     Ok(lines::rows(&samples))
 }
