@@ -11,11 +11,19 @@ const FILES: [&str; 5] = [
     "swarm/edge/v1/edge.proto",
 ];
 
+/// Large fields of messages that are kept by the million, of which few have one.
+const BOXED: [&str; 2] =
+    [".swarm.registry.v1.Registration.status", ".swarm.registry.v1.Registration.spec.backend"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=swarm");
     let descriptors = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").btree_map(".").compile_fds(descriptors)?;
+    let mut code = tonic_prost_build::configure().bytes(".").btree_map(".");
+    for field in BOXED {
+        code = code.boxed(field);
+    }
+    code.compile_fds(descriptors)?;
     Ok(())
 }

@@ -297,7 +297,7 @@ impl Driver {
         let limit = self.max_registrations;
         let len = i64::try_from(self.table.len()).unwrap_or(i64::MAX).saturating_add(batch.grown);
         let full = usize::try_from(len).is_ok_and(|len| len >= limit);
-        if full && self.table.get(&register.registration.name).is_none() {
+        if full && self.table.get(&register.entry.name).is_none() {
             return Err(Failure::Exhausted { what: "max_registrations", limit });
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    core::{batch::Write, history::History, shard::Bounds},
+    core::{batch::Write, history::History, shard::Bounds, table::Entry},
     metrics::Metrics,
     store::Record,
 };
@@ -56,7 +56,7 @@ async fn a_failed_disk_makes_the_write_unknown_shows_it_to_nobody_and_ends_the_w
         durability: Durability::Durable.into(),
         ..Default::default()
     };
-    let register = Register { registration, ..register("a") };
+    let register = Register { entry: Entry::new(registration), ..register("a") };
     let (reply, answer) = oneshot::channel();
     queues.commands.try_send(Command::Register(register.into(), reply)).ok().unwrap();
     assert_eq!(driver.run().await, Err(StoreError::Io("injected".into())));
@@ -89,7 +89,7 @@ fn register(name: &str) -> Register {
         ttl_ms: 1000,
         ..Default::default()
     };
-    Register { request_id: String::new(), registration, replace: false, returns: false }
+    Register { request_id: String::new(), entry: Entry::new(registration), replace: false, returns: false }
 }
 
 async fn registered(queue: &mpsc::Sender<Command>, register: Register) -> At<Registered> {
@@ -122,7 +122,7 @@ impl Store for SlowDisk {
 
 fn durable(name: &str) -> Register {
     let mut register = register(name);
-    register.registration.durability = Durability::Durable.into();
+    Arc::make_mut(&mut register.entry).registration.durability = Durability::Durable.into();
     register
 }
 

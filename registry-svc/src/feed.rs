@@ -71,9 +71,9 @@ impl Feed {
         for change in changes {
             let revision = log.history.head() + 1;
             let (change, told) = match change {
-                Decided::Put(registration) => {
-                    let registration = Arc::unwrap_or_clone(registration);
-                    let entry = Arc::new(Entry { registration, revision });
+                Decided::Put(mut entry) => {
+                    // Copied only where the store has not let go of it yet.
+                    Arc::make_mut(&mut entry).revision = revision;
                     visible.put(Name::new(&entry.registration.name), entry.clone());
                     let told = log.waiters.put(&entry);
                     (Change::Put(entry), told)
@@ -267,7 +267,7 @@ mod tests {
             let feed = feed.clone();
             async move {
                 for n in 0..NAMES {
-                    feed.publish(vec![Decided::Put(registration(n).into())]);
+                    feed.publish(vec![Decided::Put(Entry::new(registration(n)))]);
                     tokio::task::yield_now().await;
                 }
             }

@@ -194,7 +194,7 @@ impl Handle {
     }
 
     pub(crate) async fn register(&self, register: Register) -> Result<At<Registered>, Failure> {
-        let name = register.registration.name.clone();
+        let name = register.entry.name.clone();
         let returns = register.returns;
         let command = |reply| Command::Register(Box::new(register), reply);
         if returns { self.ask_again(&name, command).await } else { self.ask(&name, command).await }
@@ -313,7 +313,7 @@ impl Handle {
         }
         let statuses: Vec<BackendStatus> =
             self.shared.statuses.lock().of(&registration.name, self.shared.clock.now());
-        registration.status = worst(&statuses).cloned();
+        registration.status = worst(&statuses).cloned().map(Box::new);
         registration.statuses = statuses;
         registration
     }

@@ -93,7 +93,7 @@ fn finish(scope: u64, page: Page, show: impl Fn(&Entry) -> Registration) -> (Vec
 /// The names of tools are for Lookup: there may be a thousand for each edge.
 fn without_tools(handle: &Handle, entry: &Entry) -> Registration {
     let mut registration = handle.with_status(entry);
-    for status in registration.statuses.iter_mut().chain(&mut registration.status) {
+    for status in registration.statuses.iter_mut().chain(registration.status.as_deref_mut()) {
         status.tool_names.clear();
     }
     registration

@@ -5,7 +5,6 @@ use crate::{
     error::Failure,
     handle::Handle,
 };
-use bytes::{BufMut as _, BytesMut};
 use futures::{Stream, StreamExt as _};
 use kit::shutdown::Shutdown;
 use proto::{
@@ -39,14 +38,17 @@ fn answer(
 ) -> Result<PackedAnswer, Status> {
     let revision = handle.feed().head();
     let count = count(&request.names).map_err(Failure::from)?;
-    let mut answers = BytesMut::with_capacity(count * 8);
-    let mut found = 0;
+    let mut answers = vec![0; count * 8];
+    let (places, _) = answers.as_chunks_mut::<8>();
+    let (mut places, mut found) = (places.iter_mut(), 0);
     handle.versions(reader, Names(&request.names), |version| {
         found += u64::from(version.is_some());
-        answers.put_u64_le(version.map_or(0, |version| FOUND | version));
+        if let Some(place) = places.next() {
+            *place = version.map_or(0, |version| FOUND | version).to_le_bytes();
+        }
     });
     handle.metrics().lookups(found, count as u64 - found);
-    Ok(PackedAnswer { id: request.id, answers: answers.freeze(), revision })
+    Ok(PackedAnswer { id: request.id, answers: answers.into(), revision })
 }
 
 /// Checks the frame, so that what reads it need not.

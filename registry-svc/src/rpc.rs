@@ -7,6 +7,7 @@ use crate::{
         command::{Deregister, Done, Order, Refusal, Register, Registered, Update},
         index::Total,
         key,
+        table::Entry,
     },
     driver::At,
     error::Failure,
@@ -59,7 +60,7 @@ impl RegistryService for Handler {
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
         let handle = self.handle_of(&request);
-        let command = self.decode_register(request.into_inner())?;
+        let command = self.decode_register(request.into_inner(), self.now_ms())?;
         Ok(Response::new(registered(handle.register(command).await?)))
     }
 
@@ -80,7 +81,8 @@ impl RegistryService for Handler {
         let handle = self.handle_of(&request);
         let entries = request.into_inner().entries;
         check_batch("entries", entries.len())?;
-        let orders = entries.into_iter().map(|entry| self.decode_register(entry).map(Order::Register));
+        let now = self.now_ms();
+        let orders = entries.into_iter().map(|entry| self.decode_register(entry, now).map(Order::Register));
         let outcomes = batched::write(&handle, orders.collect()).await?;
         let outcomes = outcomes.into_iter().map(register_outcome).collect();
         Ok(Response::new(RegisterBatchResponse { outcomes }))
@@ -228,7 +230,12 @@ impl Handler {
         Place { handle: &self.handle, node: &self.node, shutdown: &self.shutdown }
     }
 
-    fn decode_register(&self, request: RegisterRequest) -> Result<Register, Failure> {
+    /// By the wall clock.
+    fn now_ms(&self) -> u64 {
+        self.handle.clock().timestamp().0
+    }
+
+    fn decode_register(&self, request: RegisterRequest, now_ms: u64) -> Result<Register, Failure> {
         let RegisterRequest { request_id, registration, ttl_ms, replace, lost_lease_id } = request;
         check_request_id(&request_id)?;
         let mut registration = registration.ok_or(Malformed::Missing { field: "registration" })?;
@@ -237,14 +244,16 @@ impl Handler {
         } else {
             registration.ttl_ms = 0;
         }
-        registration.name = key::key(registration.kind(), &registration.name, &registration.owner)?;
+        if key::is_shared_kind(registration.kind) {
+            registration.name = key::key(registration.kind(), &registration.name, &registration.owner)?;
+        }
         if let Some(Spec::Counter(counter)) = &mut registration.spec {
             counter.recent.clear();
         }
-        registration.registered_at_ms = self.handle.clock().timestamp().0;
+        registration.registered_at_ms = now_ms;
         check::check(&registration)?;
         let returns = lost_lease_id != 0 && registration.durability() == Durability::Ephemeral;
-        Ok(Register { request_id, registration, replace, returns })
+        Ok(Register { request_id, entry: Entry::new(registration), replace, returns })
     }
 }
 

@@ -133,7 +133,7 @@ async fn register(
         kind: Kind::Backend.into(),
         owner: owner.to_owned(),
         labels: BTreeMap::from([(SOURCE.to_owned(), mode.source().to_owned())]),
-        spec: Some(proto::registry::registration::Spec::Backend(spec.clone())),
+        spec: Some(proto::registry::registration::Spec::Backend(spec.clone().into())),
         durability: Durability::Durable.into(),
         ..Registration::default()
     };

@@ -61,6 +61,7 @@ const LINES: &[Line] = &[
         .goal(">= 40M", Goal::AtLeast(40e6)),
     line("L1 hit, 100 names of 10K", "ns").goal("<= 15", Goal::AtMost(15.0)),
     line("L2 hit, 10K names at random", "ns").goal("<= 20", Goal::AtMost(20.0)),
+    line("L2 hit, 10K names, whether one is there", "ns").goal("<= 20", Goal::AtMost(20.0)),
     line("L3, in the same process, by Tiers::ask", "ns"),
     line("bytes of a name in the shards", "bytes").goal("<= 140", Goal::AtMost(140.0)),
     line("bytes of a registration in the process", "bytes"),

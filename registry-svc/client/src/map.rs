@@ -10,18 +10,22 @@
 //! * Slots never move within an array: an array that fills up is copied to a larger one, and the
 //!   old one is not written any more.
 
+mod hints;
+#[cfg(test)]
+mod hints_test;
+mod reader;
 mod slot;
 
+pub use reader::Reader;
 pub(crate) use slot::Key;
 pub use slot::{INLINE, hash};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use slot::{EMPTY, Found, GONE, Place, Slot, Slots};
+use slot::{Found, Place, Slot, Slots};
 use std::{
     collections::HashMap,
     fmt,
-    hint::black_box,
     num::NonZeroU64,
     sync::{
         Arc,
@@ -29,8 +33,6 @@ use std::{
     },
 };
 
-/// Names that [`Reader::versions`] looks for together: enough to keep every line-fill buffer busy.
-const BATCH: usize = 64;
 const SLOTS_MIN: usize = 16;
 
 struct Held<V> {
@@ -80,36 +82,41 @@ impl<V: Clone> Shard<V> {
     fn get(&self, key: &Key) -> Option<(u64, V)> {
         loop {
             let found = self.slots.load().find(key)?;
-            let values = self.values.read();
-            let held = values.get(found.position as usize).and_then(Option::as_ref);
-            // Another ticket: the name was freed in between, and may be back elsewhere.
-            if let Some(held) = held.filter(|held| held.ticket.get() == found.ticket) {
-                return Some((found.version, held.value.clone()));
+            if let Some(value) = self.value(&found) {
+                return Some((found.version, value));
             }
         }
+    }
+
+    /// `None` when the name was freed since its slot was read; it may be back elsewhere.
+    #[inline]
+    fn value(&self, found: &Found) -> Option<V> {
+        let values = self.values.read();
+        let held = values.get(found.position as usize)?.as_ref()?;
+        (held.ticket.get() == found.ticket).then(|| held.value.clone())
     }
 
     fn put(&self, key: &Key, version: u64, value: V) -> Option<V> {
         let mut writer = self.writer.lock();
         self.make_room(&mut writer);
         let slots = writer.slots.clone();
-        let slot = match slots.place(key) {
-            Place::Taken(slot, found) => {
+        let at = match slots.place(key) {
+            Place::Taken(at, found) => {
                 let mut values = self.values.write();
                 let held = values.get_mut(found.position as usize).and_then(Option::as_mut);
                 let old = held.map(|held| std::mem::replace(&mut held.value, value));
                 drop(values);
-                slot.write(key.tag, |slot| slot.version.store(version, Ordering::Relaxed));
+                slots.update(at, version);
                 return old;
             }
-            Place::Free(slot) => slot?,
+            Place::Free(at) => at?,
         };
         writer.tickets = writer.tickets.saturating_add(1);
         let position = self.hold(&mut writer, value);
         let found = Found { version, position: position as u64, ticket: writer.tickets.get() };
-        writer.used += usize::from(slot.tag() == EMPTY);
+        writer.used += usize::from(slots.is_empty(at));
         writer.live += 1;
-        slot.fill(key.words, key.tag, found);
+        slots.fill(at, key, found);
         None
     }
 
@@ -133,10 +140,10 @@ impl<V: Clone> Shard<V> {
     fn remove(&self, key: &Key) -> Option<V> {
         let mut writer = self.writer.lock();
         let slots = writer.slots.clone();
-        let Place::Taken(slot, found) = slots.place(key) else {
+        let Place::Taken(at, found) = slots.place(key) else {
             return None;
         };
-        slot.write(GONE, |_| {});
+        slots.free(at);
         writer.live -= 1;
         let position = found.position as usize;
         writer.free.push(position);
@@ -147,7 +154,7 @@ impl<V: Clone> Shard<V> {
     /// Sees to it that one more name fits: an array is at most 0.7 full, and more than 0.46 after
     /// it grew.
     fn make_room(&self, writer: &mut Writer) {
-        let count = writer.slots.0.len();
+        let count = writer.slots.len();
         if (writer.used + 1) * 10 <= count * 7 {
             return;
         }
@@ -187,26 +194,18 @@ impl<V: Clone> Map<V> {
 
     /// A name's value and version.
     pub fn get(&self, name: &[u8]) -> Option<(u64, V)> {
-        match Key::new(name) {
-            Some(key) => self.shard(key.hash).get(&key),
-            None => self.shard(hash(name)).long.read().get(name).cloned(),
-        }
-    }
-
-    /// The same for a name that fits a slot and has been hashed.
-    #[inline]
-    pub(crate) fn get_short(&self, key: &Key) -> Option<(u64, V)> {
-        self.shard(key.hash).get(key)
+        let key = Key::of(name);
+        let shard = self.shard(key.hash);
+        if key.fits() { shard.get(&key) } else { shard.long.read().get(name).cloned() }
     }
 
     /// Adds or replaces; answers what was there.
     pub fn put(&self, name: &[u8], version: u64, value: V) -> Option<V> {
-        let old = match Key::new(name) {
-            Some(key) => self.shard(key.hash).put(&key, version, value),
-            None => {
-                let mut long = self.shard(hash(name)).long.write();
-                long.insert(name.into(), (version, value)).map(|(_, value)| value)
-            }
+        let key = Key::of(name);
+        let shard = self.shard(key.hash);
+        let old = match key.fits() {
+            true => shard.put(&key, version, value),
+            false => shard.long.write().insert(name.into(), (version, value)).map(|(_, value)| value),
         };
         self.len.fetch_add(usize::from(old.is_none()), Ordering::Relaxed);
         old
@@ -214,9 +213,11 @@ impl<V: Clone> Map<V> {
 
     /// Removes a name; answers what was there.
     pub fn remove(&self, name: &[u8]) -> Option<V> {
-        let old = match Key::new(name) {
-            Some(key) => self.shard(key.hash).remove(&key),
-            None => self.shard(hash(name)).long.write().remove(name).map(|(_, value)| value),
+        let key = Key::of(name);
+        let shard = self.shard(key.hash);
+        let old = match key.fits() {
+            true => shard.remove(&key),
+            false => shard.long.write().remove(name).map(|(_, value)| value),
         };
         self.len.fetch_sub(usize::from(old.is_some()), Ordering::Relaxed);
         old
@@ -242,7 +243,8 @@ impl<V: Clone> Map<V> {
     pub fn bytes(&self) -> usize {
         let of = |shard: &Shard<V>| {
             let values = shard.values.read().capacity() * size_of::<Option<Held<V>>>();
-            shard.slots.load().0.len() * size_of::<Slot>() + values
+            // A slot has a hint of one byte.
+            shard.slots.load().len() * (size_of::<Slot>() + 1) + values
         };
         self.shards.iter().map(of).sum()
     }
@@ -256,92 +258,6 @@ impl<V: Clone> Map<V> {
 impl<V> fmt::Debug for Map<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map").field("shards", &self.shards.len()).field("len", &self.len).finish()
-    }
-}
-
-/// Looks names up for one thread or one connection, for which it keeps the slots at hand. An idle
-/// reader keeps arrays that have been outgrown in memory.
-pub struct Reader<V> {
-    map: Arc<Map<V>>,
-    slots: Vec<(u64, Arc<Slots>)>,
-    keys: Box<[Key; BATCH]>,
-}
-
-impl<V: Clone> Reader<V> {
-    /// A reader of a map.
-    pub fn new(map: Arc<Map<V>>) -> Self {
-        let slots = map.shards.iter().map(|shard| (0, shard.slots.load_full())).collect();
-        let mut reader = Self { map, slots, keys: Box::new([Key::default(); BATCH]) };
-        reader.refresh();
-        reader
-    }
-
-    /// A name's version; the cheapest question.
-    #[inline]
-    pub fn version(&mut self, name: &[u8]) -> Option<u64> {
-        let Some(key) = Key::new(name) else {
-            return self.map.get(name).map(|(version, _)| version);
-        };
-        let at = key.hash as usize & (self.slots.len() - 1);
-        let arrays = self.map.shards[at].arrays.load(Ordering::Acquire);
-        if self.slots[at].0 != arrays {
-            self.slots[at] = (arrays, self.map.shards[at].slots.load_full());
-        }
-        self.slots[at].1.find(&key).map(|found| found.version)
-    }
-
-    /// The versions of many names, in their order. Hashes a batch, touches each name's slot so
-    /// that the memory's answers overlap, then reads: at a million names the waiting for memory
-    /// is what a lookup costs.
-    pub fn versions<'a>(
-        &mut self,
-        names: impl IntoIterator<Item = &'a [u8]>,
-        mut tell: impl FnMut(Option<u64>),
-    ) {
-        self.refresh();
-        let mask = self.slots.len() - 1;
-        let mut names = names.into_iter();
-        let mut long: [&[u8]; BATCH] = [&[]; BATCH];
-        loop {
-            let mut count = 0;
-            for ((key, long), name) in self.keys.iter_mut().zip(&mut long).zip(names.by_ref().take(BATCH)) {
-                // An empty tag stands for a name that does not fit.
-                *key = Key::new(name).unwrap_or_default();
-                *long = name;
-                count += 1;
-            }
-            let keys = self.keys.get(..count).unwrap_or_default();
-            let mut touched = 0;
-            for key in keys {
-                let slots = &self.slots[key.hash as usize & mask].1;
-                touched ^= slots.0[slots.home(key.hash)].meta.load(Ordering::Relaxed);
-            }
-            black_box(touched);
-            for (key, name) in keys.iter().zip(&long) {
-                tell(match key.tag {
-                    EMPTY => self.map.get(name).map(|(version, _)| version),
-                    _ => self.slots[key.hash as usize & mask].1.find(key).map(|found| found.version),
-                });
-            }
-            if count < BATCH {
-                return;
-            }
-        }
-    }
-
-    fn refresh(&mut self) {
-        for (kept, shard) in self.slots.iter_mut().zip(&self.map.shards) {
-            let arrays = shard.arrays.load(Ordering::Acquire);
-            if kept.0 != arrays {
-                *kept = (arrays, shard.slots.load_full());
-            }
-        }
-    }
-}
-
-impl<V> fmt::Debug for Reader<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("map", &self.map).finish_non_exhaustive()
     }
 }
 

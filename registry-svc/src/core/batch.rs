@@ -1,20 +1,21 @@
 //! What a shard has decided and nobody sees yet.
 
 use crate::core::{name::Name, table::Entry};
+use hashbrown::HashMap;
 use proto::registry::{Durability, Registration, Removed};
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 /// One decided change.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Decided {
-    Put(Arc<Registration>),
+    Put(Arc<Entry>),
     Removed { removed: Arc<Removed>, kind: i32 },
 }
 
 /// One change of the disk.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Write {
-    Put(Arc<Registration>),
+    Put(Arc<Entry>),
     Tombstone(Arc<Removed>),
     Forget(String),
 }
@@ -28,7 +29,8 @@ pub(crate) struct Batch {
     pub(crate) granted: Vec<u64>,
     /// Names that it adds, less those that it frees.
     pub(crate) grown: i64,
-    pub(super) pending: BTreeMap<Name, Option<Arc<Registration>>>,
+    /// What the next command must see. Asked for one name at a time; whoever walks it sorts.
+    pub(super) pending: HashMap<Name, Option<Arc<Entry>>>,
 }
 
 impl Batch {
@@ -38,27 +40,26 @@ impl Batch {
         let mut versions: Vec<(u64, usize)> = Vec::new();
         for (place, change) in self.changes.iter().enumerate() {
             // A writer's own versions always rise; what a peer sent may not.
-            if let Decided::Put(registration) = change
-                && versions.last().is_none_or(|(last, _)| registration.version > *last)
+            if let Decided::Put(entry) = change
+                && versions.last().is_none_or(|(last, _)| entry.version > *last)
             {
-                versions.push((registration.version, place));
+                versions.push((entry.version, place));
             }
         }
         versions
     }
 
     /// A registration in the place of `old`.
-    pub(super) fn put(&mut self, registration: Registration, old: Option<&Registration>) {
-        let registration = Arc::new(registration);
+    pub(super) fn put(&mut self, entry: Arc<Entry>, old: Option<&Registration>) {
         let was_durable = old.is_some_and(|old| old.durability() == Durability::Durable);
         self.grown += i64::from(old.is_none());
-        if registration.durability() == Durability::Durable {
-            self.writes.push(Write::Put(registration.clone()));
+        if entry.durability() == Durability::Durable {
+            self.writes.push(Write::Put(entry.clone()));
         } else if was_durable {
-            self.writes.push(Write::Forget(registration.name.clone()));
+            self.writes.push(Write::Forget(entry.name.clone()));
         }
-        self.pending.insert(Name::new(&registration.name), Some(registration.clone()));
-        self.changes.push(Decided::Put(registration));
+        self.pending.insert(Name::new(&entry.name), Some(entry.clone()));
+        self.changes.push(Decided::Put(entry));
     }
 
     /// What is to become visible. The view of the next command is let go of: with it each
@@ -71,22 +72,5 @@ impl Batch {
         self.grown -= 1;
         self.pending.insert(Name::new(&removed.name), None);
         self.changes.push(Decided::Removed { removed, kind });
-    }
-}
-
-/// A registration as the next command must see it.
-pub(super) enum Live {
-    Published(Arc<Entry>),
-    Pending(Arc<Registration>),
-}
-
-impl std::ops::Deref for Live {
-    type Target = Registration;
-
-    fn deref(&self) -> &Registration {
-        match self {
-            Live::Published(entry) => &entry.registration,
-            Live::Pending(registration) => registration,
-        }
     }
 }

@@ -174,7 +174,7 @@ mod tests {
             owner: "operator".into(),
             kind: Kind::Backend.into(),
             durability: Durability::Durable.into(),
-            spec: Some(Spec::Backend(spec)),
+            spec: Some(Spec::Backend(spec.into())),
             ..Default::default()
         }
     }

@@ -1,6 +1,6 @@
 //! What a shard is asked, and what it answers.
 
-use crate::core::{check::Malformed, key::told};
+use crate::core::{check::Malformed, key::told, table::Entry};
 use proto::registry::{Registration, Removed};
 use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ pub(crate) const EXPIRED: &str = "expired";
 pub(crate) struct Register {
     pub(crate) request_id: String,
     /// Name (its key), kind, owner, labels, spec, durability, ttl_ms and registered_at_ms; checked.
-    pub(crate) registration: Registration,
+    pub(crate) entry: Arc<Entry>,
     pub(crate) replace: bool,
     /// Its holder had a lease of it that the registry has forgotten.
     pub(crate) returns: bool,
@@ -38,10 +38,6 @@ pub(crate) struct Update {
 
 /// One entry of a batch of writes.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every entry registers; a box each is an allocation each"
-)]
 pub(crate) enum Order {
     Register(Register),
     Deregister(Deregister),
@@ -56,7 +52,7 @@ impl Order {
     /// The key that it writes.
     pub(crate) fn name(&self) -> &str {
         match self {
-            Order::Register(register) => &register.registration.name,
+            Order::Register(register) => &register.entry.name,
             Order::Deregister(deregister) => &deregister.name,
         }
     }

@@ -5,8 +5,9 @@
 //! that comes later than that finds that this process stood still, and then nobody could renew:
 //! the holders are let in first (F23).
 
+use hashbrown::HashMap;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     hash::Hash,
     time::{Duration, Instant},
 };
@@ -42,10 +43,11 @@ impl<K: Ord + Hash + Clone, V> Leases<K, V> {
 
     /// Grants a lease, or replaces the one of the same key.
     pub(crate) fn grant(&mut self, key: K, value: V, ttl: Duration, now: Instant) {
-        self.revoke(&key);
         let end = now + ttl;
-        self.by_end.insert((end, key.clone()));
-        self.by_key.insert(key, Lease { value, ttl, end });
+        if let Some(old) = self.by_key.insert(key.clone(), Lease { value, ttl, end }) {
+            self.by_end.remove(&(old.end, key.clone()));
+        }
+        self.by_end.insert((end, key));
     }
 
     /// Extends a lease to a full time to live from now. `None`: there is no such lease.

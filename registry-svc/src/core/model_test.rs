@@ -7,7 +7,7 @@ use crate::core::{
     command::{Deregister, Heard, Refusal, Register},
     history::History,
     shard::{Bounds, Shard},
-    table::Table,
+    table::{Entry, Table},
 };
 use crate::{feed::Feed, names::Names};
 use proptest::{collection::vec, prelude::*};
@@ -80,7 +80,7 @@ fn ephemeral(name: &str, owner: &str) -> Registration {
 }
 
 fn register(registration: Registration, replace: bool) -> Register {
-    Register { request_id: String::new(), registration, replace, returns: false }
+    Register { request_id: String::new(), entry: Entry::new(registration), replace, returns: false }
 }
 
 fn deregister(name: &str, owner: &str, force: bool) -> Deregister {
@@ -89,7 +89,7 @@ fn deregister(name: &str, owner: &str, force: bool) -> Deregister {
 
 fn as_heard(change: &Decided) -> Heard {
     match change {
-        Decided::Put(registration) => Heard::Put(Registration::clone(registration).into()),
+        Decided::Put(entry) => Heard::Put(entry.registration.clone().into()),
         Decided::Removed { removed, .. } => Heard::Removed(Removed::clone(removed)),
     }
 }

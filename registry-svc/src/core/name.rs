@@ -70,14 +70,14 @@ impl PartialOrd for Name {
 
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        self.as_bytes().hash(state);
     }
 }
 
-// `str` orders by bytes and hashes as `Name` does.
-impl Borrow<str> for Name {
-    fn borrow(&self) -> &str {
-        self.as_str()
+// Text orders by its bytes; as text they would be checked at each comparison.
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
     }
 }
 

@@ -16,7 +16,7 @@ impl<A: Clone> Recent<A> {
     }
 
     pub(crate) fn get(&self, request_id: &str) -> Option<A> {
-        self.answers.get(request_id).cloned()
+        if request_id.is_empty() { None } else { self.answers.get(request_id).cloned() }
     }
 
     /// Keeps an answer. An empty id asks for none to be kept.

@@ -120,7 +120,7 @@ mod tests {
             name: "time".into(),
             kind: Kind::Backend.into(),
             labels: [("team".into(), "a".into())].into(),
-            spec: Some(Spec::Backend(spec)),
+            spec: Some(Spec::Backend(spec.into())),
             ..Default::default()
         }
     }

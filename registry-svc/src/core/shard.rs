@@ -2,7 +2,7 @@
 //! becomes visible when the driver has made it durable and publishes the batch.
 
 use crate::core::{
-    batch::{Batch, Live, Write},
+    batch::{Batch, Write},
     check::{self, Malformed},
     command::{DEREGISTERED, Deregister, EXPIRED, Heard, Refusal, Register, Registered, Renewed},
     key::check_key,
@@ -10,7 +10,7 @@ use crate::core::{
     merge::{self, Stamp, VERSION_MAX},
     name::Name,
     recent::Recent,
-    table::Table,
+    table::{Entry, Table},
     tombstone::Tombstones,
 };
 use proto::{
@@ -132,7 +132,7 @@ impl Shard {
         batch: &mut Batch,
         now: Instant,
     ) -> Result<Registered, Refusal> {
-        let wanted = command.registration;
+        let wanted = command.entry;
         let Some(live) = self.live(&wanted.name, batch) else {
             return Ok(self.write(wanted, None, batch, now));
         };
@@ -158,7 +158,7 @@ impl Shard {
     /// lease was granted elsewhere or is to live differently.
     fn again(
         &mut self,
-        mut wanted: Registration,
+        mut wanted: Arc<Entry>,
         live: &Registration,
         batch: &mut Batch,
         now: Instant,
@@ -169,18 +169,20 @@ impl Shard {
             return Registered { lease_id: live.lease_id, version: live.version, created: false };
         }
         // A counter goes on from where it is.
-        wanted.spec.clone_from(&live.spec);
+        Arc::make_mut(&mut wanted).registration.spec.clone_from(&live.spec);
         Registered { created: false, ..self.write(wanted, Some(live), batch, now) }
     }
 
     fn write(
         &mut self,
-        mut registration: Registration,
+        mut entry: Arc<Entry>,
         live: Option<&Registration>,
         batch: &mut Batch,
         now: Instant,
     ) -> Registered {
         self.clock += 1;
+        // Nobody else has it yet, so nothing is copied.
+        let registration = &mut Arc::make_mut(&mut entry).registration;
         registration.version = self.clock;
         registration.origin = self.origin.to_string();
         registration.lease_id = 0;
@@ -198,7 +200,7 @@ impl Shard {
         self.tombstones.lift(name.as_str());
         let answer =
             Registered { lease_id: registration.lease_id, version: registration.version, created: true };
-        batch.put(registration, live);
+        batch.put(entry, live);
         answer
     }
 
@@ -326,7 +328,7 @@ impl Shard {
         (registration.status, registration.statuses) = (None, Vec::new());
         self.observe(registration.version);
         let live = self.live(&registration.name, batch);
-        let stamp = live.as_deref().map(Stamp::of);
+        let stamp = live.as_deref().map(|live| Stamp::of(live));
         if !merge::put_wins(
             &Stamp::of(&registration),
             stamp.as_ref(),
@@ -334,18 +336,18 @@ impl Shard {
         ) {
             return;
         }
-        self.release(live.as_deref());
+        self.release(live.as_deref().map(|live| &live.registration));
         self.tombstones.lift(&registration.name);
         if !is_durable(&registration) && self.down.contains(registration.origin.as_str()) {
             self.orphan(&registration, Orphan::OriginDead, now);
         }
-        batch.put(registration, live.as_deref());
+        batch.put(Entry::new(registration), live.as_deref().map(|live| &live.registration));
     }
 
     fn hear_removed(&mut self, removed: Removed, batch: &mut Batch, now: Instant) {
         self.observe(removed.version);
         let live = self.live(&removed.name, batch);
-        let (stamp, live_stamp) = (Stamp::of_removed(&removed), live.as_deref().map(Stamp::of));
+        let (stamp, live_stamp) = (Stamp::of_removed(&removed), live.as_deref().map(|live| Stamp::of(live)));
         if removed.cause == EXPIRED {
             if let Some(live) = live.filter(|live| !is_durable(live) && Some(stamp) >= live_stamp) {
                 self.release(Some(&live));
@@ -416,7 +418,7 @@ impl Shard {
         }
     }
 
-    fn ephemeral_of(&self, origin: &str, batch: &Batch) -> Vec<Live> {
+    fn ephemeral_of(&self, origin: &str, batch: &Batch) -> Vec<Arc<Entry>> {
         let published =
             self.table.shard_entries(self.id).into_iter().map(|entry| entry.registration.name.clone());
         let pending = batch.pending.keys().map(|name| name.as_str().to_owned());
@@ -436,10 +438,10 @@ impl Shard {
         }
     }
 
-    fn live(&self, name: &str, batch: &Batch) -> Option<Live> {
-        match batch.pending.get(name) {
-            Some(pending) => pending.clone().map(Live::Pending),
-            None => self.table.get(name).map(Live::Published),
+    fn live(&self, name: &str, batch: &Batch) -> Option<Arc<Entry>> {
+        match batch.pending.get(name.as_bytes()) {
+            Some(pending) => pending.clone(),
+            None => self.table.get(name),
         }
     }
 

@@ -18,11 +18,11 @@ impl Single {
     }
 
     pub(crate) fn remove(&mut self, name: &str) {
-        self.names.remove(name);
+        self.names.remove(name.as_bytes());
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Entry>> {
-        self.names.get(name)
+        self.names.get(name.as_bytes())
     }
 
     /// As [`crate::core::table::Table::page`].
@@ -35,11 +35,12 @@ impl Single {
         keep: impl Fn(&Entry) -> bool,
     ) -> Page {
         let start = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
+            Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
+            _ => Bound::Included(prefix.as_bytes()),
         };
-        let names = self.names.range::<str, _>((start, Bound::Unbounded));
-        let mut names = names.take_while(|(name, _)| name.as_str().starts_with(prefix)).peekable();
+        let names = self.names.range::<[u8], _>((start, Bound::Unbounded));
+        let mut names =
+            names.take_while(|(name, _)| name.as_bytes().starts_with(prefix.as_bytes())).peekable();
         let (mut entries, mut last, mut scanned) = (Vec::new(), None, 0);
         while entries.len() < limit && scanned < scan {
             let Some((name, entry)) = names.next() else { break };

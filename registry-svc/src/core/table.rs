@@ -7,11 +7,26 @@ use proto::{ids::ShardId, registry::Registration};
 use registry_client::map::{Map, Reader};
 use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
-/// A registration and the revision at which it became visible.
+/// A registration and the revision at which it became visible; 0 before that.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) registration: Registration,
     pub(crate) revision: u64,
+}
+
+impl Entry {
+    /// Made once, where a registration comes in: what is passed on and kept is the same one.
+    pub(crate) fn new(registration: Registration) -> Arc<Self> {
+        Arc::new(Self { registration, revision: 0 })
+    }
+}
+
+impl std::ops::Deref for Entry {
+    type Target = Registration;
+
+    fn deref(&self) -> &Registration {
+        &self.registration
+    }
 }
 
 pub(crate) struct Table {
@@ -70,7 +85,7 @@ impl Table {
     pub(crate) fn remove(&self, name: &str) -> Option<Arc<Entry>> {
         let entry = self.map.remove(name.as_bytes())?;
         self.index.replace(Some(&entry.registration), None);
-        self.order.write().remove(name);
+        self.order.write().remove(name.as_bytes());
         Some(entry)
     }
 
@@ -119,11 +134,11 @@ impl Table {
 
     fn names_after(&self, after: Option<&str>, prefix: &str, scan: usize) -> Vec<Name> {
         let start = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
+            Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
+            _ => Bound::Included(prefix.as_bytes()),
         };
         let order = self.order.read();
-        let range = order.range::<str, _>((start, Bound::Unbounded));
+        let range = order.range::<[u8], _>((start, Bound::Unbounded));
         range.take_while(|name| name.as_bytes().starts_with(prefix.as_bytes())).take(scan).cloned().collect()
     }
 }

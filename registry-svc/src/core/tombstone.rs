@@ -29,7 +29,7 @@ impl Tombstones {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Stamp> {
-        self.by_name.get(name).map(|tombstone| &tombstone.stamp)
+        self.by_name.get(name.as_bytes()).map(|tombstone| &tombstone.stamp)
     }
 
     /// Returns the names whose tombstones had to go.
@@ -51,7 +51,7 @@ impl Tombstones {
     }
 
     pub(crate) fn lift(&mut self, name: &str) {
-        self.by_name.remove(name);
+        self.by_name.remove(name.as_bytes());
     }
 
     /// Takes out what was freed before a moment; returns the names.
@@ -59,10 +59,10 @@ impl Tombstones {
         let mut reaped = Vec::new();
         while let Some((stamp, name)) = self.by_age.front() {
             if self.is(name, stamp) {
-                if self.by_name.get(name.as_str()).is_some_and(|tombstone| tombstone.since >= before) {
+                if self.by_name.get(name).is_some_and(|tombstone| tombstone.since >= before) {
                     break;
                 }
-                self.by_name.remove(name.as_str());
+                self.by_name.remove(name);
                 reaped.push(name.clone());
             }
             self.by_age.pop_front();

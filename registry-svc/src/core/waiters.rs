@@ -81,12 +81,12 @@ impl<T> Waiters<T> {
 
     /// Stops waiting. Answers what stands, when it was waiting for the end of it.
     pub(crate) fn forget(&mut self, name: &str, id: u64) -> Option<Arc<Entry>> {
-        let waiting = self.by_name.get_mut(name)?;
+        let waiting = self.by_name.get_mut(name.as_bytes())?;
         let at = waiting.iter().position(|waiter| waiter.id == id)?;
         let waiter = waiting.swap_remove(at);
         self.len -= 1;
         if waiting.is_empty() {
-            self.by_name.remove(name);
+            self.by_name.remove(name.as_bytes());
         }
         match waiter.until {
             Until::Appears => None,
@@ -129,7 +129,7 @@ impl<T> Waiters<T> {
         if self.len == 0 {
             return Vec::new();
         }
-        let Some(waiting) = self.by_name.remove(name) else {
+        let Some(waiting) = self.by_name.remove(name.as_bytes()) else {
             return Vec::new();
         };
         let (mut answers, mut still) = (Vec::new(), Vec::new());

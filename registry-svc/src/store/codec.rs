@@ -29,7 +29,7 @@ impl Record {
 /// The key, and the bytes of a record or `None` where it goes.
 pub(super) fn encode(write: &Write) -> (&str, Option<Vec<u8>>) {
     match write {
-        Write::Put(registration) => (&registration.name, Some(seal(PUT, registration.encode_to_vec()))),
+        Write::Put(entry) => (&entry.name, Some(seal(PUT, entry.registration.encode_to_vec()))),
         Write::Tombstone(removed) => (&removed.name, Some(seal(TOMBSTONE, removed.encode_to_vec()))),
         Write::Forget(name) => (name, None),
     }
@@ -71,13 +71,13 @@ fn checksum(kind: u8, body: &[u8]) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use crate::core::table::Entry;
 
     #[test]
     fn every_flipped_bit_is_found() {
         let registration =
             Registration { name: "time".into(), owner: "operator".into(), ..Default::default() };
-        let write = Write::Put(Arc::new(registration.clone()));
+        let write = Write::Put(Entry::new(registration.clone()));
         let bytes = encode(&write).1.unwrap();
         assert_eq!(decode("time", &bytes), Ok(Record::Put(registration.into())));
         for bit in 0..bytes.len() * 8 {

@@ -5,13 +5,16 @@ use super::{
     disk_test::{Call, Disk},
     header::{FORMAT, Header},
 };
-use crate::{core::batch::Write, metrics::Metrics};
+use crate::{
+    core::{batch::Write, table::Entry},
+    metrics::Metrics,
+};
 use proto::registry::{Registration, Removed};
 use redb::ReadableDatabase as _;
 use std::{path::Path, sync::Arc};
 
 fn put(name: &str, version: u64) -> Write {
-    Write::Put(Arc::new(Registration { name: name.into(), version, ..Default::default() }))
+    Write::Put(Entry::new(Registration { name: name.into(), version, ..Default::default() }))
 }
 
 fn tombstone(name: &str, version: u64) -> Write {
@@ -166,7 +169,7 @@ async fn figure_of_grouped_durable_registers() {
                 let request_id = format!("{client}-{n}");
                 let register = crate::core::command::Register {
                     request_id,
-                    registration,
+                    entry: Entry::new(registration),
                     replace: false,
                     returns: false,
                 };

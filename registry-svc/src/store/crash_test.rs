@@ -7,7 +7,10 @@ use super::{
 };
 use crate::{
     Config,
-    core::command::{Deregister, Register},
+    core::{
+        command::{Deregister, Register},
+        table::Entry,
+    },
     error::Failure,
     handle::Handle,
     metrics::Metrics,
@@ -177,7 +180,8 @@ impl Command {
                     spec: Some(Spec::Opaque(vec![value; 300].into())),
                     ..Default::default()
                 };
-                let register = Register { request_id, registration, replace, returns: false };
+                let register =
+                    Register { request_id, entry: Entry::new(registration), replace, returns: false };
                 handle.register(register).await.map(|(registered, _)| registered.created)
             }
             Action::Deregister { force } => {

@@ -2,7 +2,10 @@
 //! is byte for byte what they can read.
 
 use super::{Observed, Record, RedbStore, Store as _, codec};
-use crate::{core::batch::Write, metrics::Metrics};
+use crate::{
+    core::{batch::Write, table::Entry},
+    metrics::Metrics,
+};
 use proto::registry::{
     BackendSpec, Durability, Kind, Registration, Removed, StdioTransport, backend_spec::Transport,
     registration::Spec,
@@ -33,7 +36,7 @@ fn records() -> Vec<Record> {
         kind: Kind::Backend.into(),
         owner: "operator".into(),
         labels: [("tier".to_owned(), "gold".to_owned())].into(),
-        spec: Some(Spec::Backend(spec)),
+        spec: Some(Spec::Backend(spec.into())),
         durability: Durability::Durable.into(),
         version: 1_700_000_000_001,
         origin: "n1".into(),
@@ -88,7 +91,7 @@ fn records_are_written_as_they_were_in_format_1() {
 
 fn as_write(record: Record) -> Write {
     match record {
-        Record::Put(registration) => Write::Put(Arc::from(registration)),
+        Record::Put(registration) => Write::Put(Entry::new(*registration)),
         Record::Tombstone(removed) => Write::Tombstone(Arc::new(removed)),
     }
 }

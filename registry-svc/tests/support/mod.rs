@@ -116,7 +116,7 @@ pub(crate) fn durable(name: &str, owner: &str, command: &str) -> Registration {
         owner: owner.into(),
         kind: Kind::Backend.into(),
         durability: Durability::Durable.into(),
-        spec: Some(Spec::Backend(spec)),
+        spec: Some(Spec::Backend(spec.into())),
         ..Default::default()
     }
 }

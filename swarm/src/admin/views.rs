@@ -215,7 +215,7 @@ pub(super) async fn specs(clients: &Clients) -> Result<Vec<ImportServer>, Proble
     let registered = clients.registry.list(&filter).await?.into_iter();
     let entries = registered.filter_map(|registration| match registration.spec {
         Some(Spec::Backend(spec)) if spec.transport.is_some() => {
-            Some(Entry { name: registration.name, spec })
+            Some(Entry { name: registration.name, spec: *spec })
         }
         _ => None,
     });

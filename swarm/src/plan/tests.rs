@@ -22,7 +22,7 @@ fn standing(name: &str, owner: &str, source: &str, spec: BackendSpec) -> Registr
         kind: Kind::Backend.into(),
         owner: owner.to_owned(),
         labels: BTreeMap::from([(SOURCE.to_owned(), source.to_owned())]),
-        spec: Some(Spec::Backend(spec)),
+        spec: Some(Spec::Backend(spec.into())),
         ..Registration::default()
     }
 }

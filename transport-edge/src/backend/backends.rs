@@ -247,7 +247,7 @@ async fn follow_registry(
         let mut wanted = Specs::new();
         for (name, registration) in mirror.snapshot().iter() {
             if let Some(Spec::Backend(spec)) = &registration.spec {
-                wanted.insert(name.clone(), spec.clone());
+                wanted.insert(name.clone(), BackendSpec::clone(spec));
             }
         }
         wanted.extend(fixed.clone());

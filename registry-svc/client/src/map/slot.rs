@@ -1,11 +1,13 @@
 //! One name in one cache line: plain atomics under a sequence number (a seqlock, Boehm 2012).
 
+use super::hints::{Hints, WORD, hint};
 use crate::sync::{AtomicU64, Ordering, fence, spin_loop};
 
 /// Longest name in a slot, in bytes.
 pub const INLINE: usize = 32;
 
 /// The published hash of a name (XXH3-64, seed 0); its low bits choose the shard.
+#[inline]
 pub fn hash(name: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(name)
 }
@@ -18,7 +20,7 @@ pub(super) const BUSY: u64 = 0x100;
 pub(super) const NEXT: u64 = 0x200;
 
 /// A short name as it lies in a slot.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Key {
     pub(crate) hash: u64,
     pub(super) tag: u64,
@@ -26,19 +28,53 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// `None` when it does not fit.
-    pub(crate) fn new(name: &[u8]) -> Option<Key> {
-        if name.len() > INLINE || name.is_empty() {
-            return None;
+    /// The key of a name; see [`Key::fits`].
+    #[inline]
+    pub(crate) fn of(name: &[u8]) -> Key {
+        let mut key = Key::default();
+        key.set(name);
+        key
+    }
+
+    /// Whether the name fits a slot. If not, it has no slot and no tag.
+    #[inline]
+    pub(crate) fn fits(&self) -> bool {
+        self.tag != EMPTY
+    }
+
+    /// Writes each word to its place: to move a key costs more than to make it.
+    #[inline]
+    pub(super) fn set(&mut self, name: &[u8]) {
+        self.hash = hash(name);
+        self.tag = if name.len() > INLINE { EMPTY } else { name.len() as u64 };
+        for (at, to) in self.words.iter_mut().enumerate() {
+            *to = word(name, at);
         }
-        let mut words = [0; 4];
-        for (word, chunk) in words.iter_mut().zip(name.chunks(8)) {
-            *word = match <[u8; 8]>::try_from(chunk) {
-                Ok(whole) => u64::from_le_bytes(whole),
-                Err(_) => chunk.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
-            };
-        }
-        Some(Key { hash: hash(name), tag: name.len() as u64, words })
+    }
+}
+
+impl PartialEq for Key {
+    /// Without a branch for each word, as most keys that are compared are the same.
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        let pairs = self.words.iter().zip(&other.words);
+        let differ = (self.hash ^ other.hash) | (self.tag ^ other.tag);
+        pairs.fold(differ, |differ, (word, wanted)| differ | (word ^ wanted)) == 0
+    }
+}
+
+/// The bytes of a name from `8 * at`, in their order, and zeros behind them.
+#[inline]
+fn word(name: &[u8], at: usize) -> u64 {
+    let rest = name.get(8 * at..).unwrap_or_default();
+    if let Some(whole) = rest.first_chunk::<8>() {
+        return u64::from_le_bytes(*whole);
+    }
+    match name.last_chunk::<8>() {
+        _ if rest.is_empty() => 0,
+        // One load: the last eight bytes, without those of the word before.
+        Some(last) => u64::from_le_bytes(*last) >> (8 * (8 - rest.len())),
+        None => rest.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
     }
 }
 
@@ -84,7 +120,8 @@ impl Slot {
         });
     }
 
-    pub(super) fn found(&self) -> Found {
+    #[inline]
+    fn found(&self) -> Found {
         Found {
             version: self.version.load(Ordering::Relaxed),
             position: self.position.load(Ordering::Relaxed),
@@ -92,118 +129,141 @@ impl Slot {
         }
     }
 
-    pub(super) fn tag(&self) -> u64 {
+    fn tag(&self) -> u64 {
         self.meta.load(Ordering::Relaxed) & TAG
     }
 
-    pub(super) fn words(&self) -> [u64; 4] {
-        let [a, b, c, d] = &self.words;
-        [a, b, c, d].map(|word| word.load(Ordering::Relaxed))
+    /// The name that it holds. For the writer.
+    fn key(&self) -> Option<Key> {
+        let tag = self.tag();
+        let mut bytes = [0; INLINE];
+        for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&self.words) {
+            *to = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        let name = bytes.get(..usize::try_from(tag).ok()?)?;
+        (tag != EMPTY).then(|| Key::of(name))
     }
 
+    /// Without a branch for each word.
     #[inline]
-    pub(super) fn read(&self, key: &Key) -> Probe {
+    fn is_named(&self, words: &[u64; 4]) -> bool {
+        let pairs = self.words.iter().zip(words);
+        pairs.fold(0, |differ, (word, wanted)| differ | (word.load(Ordering::Relaxed) ^ wanted)) == 0
+    }
+
+    /// What stands in the slot, if it is this name. A slot that changes meanwhile held the name no
+    /// more at that moment, or not yet.
+    #[inline]
+    pub(super) fn read(&self, key: &Key) -> Option<Found> {
         loop {
             let meta = self.meta.load(Ordering::Acquire);
             if meta & BUSY != 0 {
                 spin_loop();
                 continue;
             }
-            if meta & TAG == EMPTY {
-                return Probe::End;
-            }
-            // A slot that changes meanwhile held the name no more at that moment, or not yet.
-            if meta & TAG != key.tag || self.words() != key.words {
-                return Probe::Other;
+            if meta & TAG != key.tag || !self.is_named(&key.words) {
+                return None;
             }
             let found = self.found();
             fence(Ordering::Acquire);
             if self.meta.load(Ordering::Relaxed) == meta {
-                return Probe::Found(found);
+                return Some(found);
             }
         }
     }
 }
 
-pub(super) enum Probe {
-    Found(Found),
-    Other,
-    End,
+/// The slots of a shard, with a hint for each.
+pub(super) struct Slots {
+    slots: Box<[Slot]>,
+    hints: Hints,
 }
 
-pub(super) struct Slots(pub(super) Box<[Slot]>);
-
 impl Slots {
+    /// At least as many.
     pub(super) fn new(count: usize) -> Self {
-        Self((0..count).map(|_| Slot::default()).collect())
+        let count = count.next_multiple_of(WORD).max(WORD);
+        Self { slots: (0..count).map(|_| Slot::default()).collect(), hints: Hints::new(count) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// The high bits choose the slot; any count of slots will do.
+    #[inline]
     pub(super) fn home(&self, hash: u64) -> usize {
-        ((u128::from(hash) * self.0.len() as u128) >> 64) as usize
-    }
-
-    fn chain(&self, hash: u64) -> impl Iterator<Item = &Slot> {
-        let (before, after) = self.0.split_at(self.home(hash));
-        after.iter().chain(before)
+        ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize
     }
 
     #[inline]
     pub(super) fn find(&self, key: &Key) -> Option<Found> {
-        // Most names lie in the first slot: one cache line, and no chain to set up.
-        match self.0[self.home(key.hash)].read(key) {
-            Probe::Found(found) => Some(found),
-            Probe::Other => self.find_behind(key),
-            Probe::End => None,
-        }
+        self.hints.search(self.home(key.hash), hint(key.hash), |at| self.slots[at].read(key))
     }
 
-    fn find_behind(&self, key: &Key) -> Option<Found> {
-        for slot in self.chain(key.hash).skip(1) {
-            match slot.read(key) {
-                Probe::Found(found) => return Some(found),
-                Probe::Other => {}
-                Probe::End => return None,
-            }
-        }
-        None
+    /// The same for whom has guessed where it is.
+    #[inline]
+    pub(super) fn find_at(&self, guess: usize, key: &Key) -> Option<Found> {
+        self.slots[guess].read(key).or_else(|| self.find(key))
     }
 
-    /// Where a name lies, or else the first slot of its chain that takes it. For the writer.
-    pub(super) fn place(&self, key: &Key) -> Place<'_> {
-        let mut vacant = None;
-        for slot in self.chain(key.hash) {
-            match slot.read(key) {
-                Probe::Found(found) => return Place::Taken(slot, found),
-                Probe::Other if slot.tag() != GONE => {}
-                Probe::Other => vacant = vacant.or(Some(slot)),
-                Probe::End => return Place::Free(vacant.or(Some(slot))),
-            }
-        }
-        Place::Free(vacant)
+    /// The slot of a name most likely, if it has one.
+    #[inline]
+    pub(super) fn guess(&self, key: &Key) -> usize {
+        self.hints.guess(self.home(key.hash), hint(key.hash))
+    }
+
+    /// Asks the memory for a slot.
+    #[inline]
+    pub(super) fn touch(&self, at: usize) -> u64 {
+        self.slots[at].meta.load(Ordering::Relaxed)
+    }
+
+    /// Where a name lies, or else the first slot of its chain that takes it. This and what follows
+    /// is for the writer.
+    pub(super) fn place(&self, key: &Key) -> Place {
+        let home = self.home(key.hash);
+        let at = |at: usize| self.slots[at].read(key).map(|found| Place::Taken(at, found));
+        let taken = self.hints.search(home, hint(key.hash), at);
+        taken.unwrap_or_else(|| Place::Free(self.hints.vacant(home)))
+    }
+
+    /// Whether nobody has had a slot.
+    pub(super) fn is_empty(&self, at: usize) -> bool {
+        self.hints.is_empty(at)
+    }
+
+    /// Puts a name into a slot that is free.
+    pub(super) fn fill(&self, at: usize, key: &Key, found: Found) {
+        self.slots[at].fill(key.words, key.tag, found);
+        self.hints.show(at, hint(key.hash));
+    }
+
+    /// Gives the name in a slot another version.
+    pub(super) fn update(&self, at: usize, version: u64) {
+        let slot = &self.slots[at];
+        slot.write(slot.tag(), |slot| slot.version.store(version, Ordering::Relaxed));
+    }
+
+    /// Takes the name out of a slot.
+    pub(super) fn free(&self, at: usize) {
+        self.slots[at].write(GONE, |_| {});
+        self.hints.free(at);
     }
 
     pub(super) fn copy_to(&self, other: &Slots) {
-        for slot in &self.0 {
-            let (tag, words) = (slot.tag(), slot.words());
-            if matches!(tag, EMPTY | GONE) {
-                continue;
-            }
-            let mut bytes = [0; INLINE];
-            for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
-                to.copy_from_slice(&word.to_le_bytes());
-            }
-            let name = bytes.get(..tag as usize).unwrap_or_default();
-            let vacant = other.chain(hash(name)).find(|slot| slot.tag() == EMPTY);
-            if let Some(vacant) = vacant {
-                vacant.fill(words, tag, slot.found());
+        for slot in &self.slots {
+            if let Some(key) = slot.key()
+                && let Some(vacant) = other.hints.vacant(other.home(key.hash))
+            {
+                other.fill(vacant, &key, slot.found());
             }
         }
     }
 }
 
 /// Where a name is, or would be; no slot only when the array is full.
-pub(super) enum Place<'a> {
-    Taken(&'a Slot, Found),
-    Free(Option<&'a Slot>),
+pub(super) enum Place {
+    Taken(usize, Found),
+    Free(Option<usize>),
 }

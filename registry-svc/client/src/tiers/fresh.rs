@@ -16,6 +16,14 @@ pub(crate) struct Freshness {
     until: AtomicU64,
 }
 
+/// The moment until which a copy is fresh, as one reader keeps it: two moments are compared at
+/// less cost than their distance is computed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Until {
+    nanos: u64,
+    at: Option<Instant>,
+}
+
 impl Freshness {
     pub(crate) fn new(origin: Instant) -> Self {
         Self { origin, until: AtomicU64::new(0) }
@@ -27,8 +35,12 @@ impl Freshness {
     }
 
     #[inline]
-    pub(crate) fn holds(&self, now: Instant) -> bool {
-        self.nanos(now) < self.until.load(Ordering::Acquire)
+    pub(crate) fn holds_by(&self, kept: &mut Until, now: Instant) -> bool {
+        let nanos = self.until.load(Ordering::Acquire);
+        if kept.nanos != nanos {
+            *kept = Until { nanos, at: Some(self.origin + Duration::from_nanos(nanos)) };
+        }
+        kept.at.is_some_and(|until| now < until)
     }
 
     /// Since when changes may be missing; all the time when there was no copy.
@@ -57,12 +69,14 @@ mod tests {
         let origin = kit::clock::Clock::now(&kit::clock::SystemClock);
         let at = |ms| origin + Duration::from_millis(ms);
         let fresh = Freshness::new(origin);
-        assert!(!fresh.holds(origin), "there is no copy");
+        let mut kept = Until::default();
+        assert!(!fresh.holds_by(&mut kept, origin), "there is no copy");
         fresh.confirm(at(100));
-        assert!(fresh.holds(at(100)) && fresh.holds(at(2099)) && !fresh.holds(at(2100)));
+        let mut holds = |ms| fresh.holds_by(&mut kept, at(ms));
+        assert!(holds(100) && holds(2099) && !holds(2100));
         fresh.confirm(at(50));
         assert_eq!(fresh.age(at(1100)), Duration::from_millis(1000), "an earlier moment says nothing");
         fresh.confirm(at(2000));
-        assert!(fresh.holds(at(3999)));
+        assert!(fresh.holds_by(&mut kept, at(3999)), "what is kept follows");
     }
 }

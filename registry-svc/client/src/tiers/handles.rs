@@ -32,17 +32,17 @@ impl<V> Handles<V> {
     #[inline]
     pub(crate) fn through(
         &mut self,
-        key: Key,
+        key: &Key,
         epochs: &Epochs,
         read: impl FnOnce() -> Option<Option<V>>,
     ) -> Option<(At, bool)> {
         // Before the map is read: see `Epochs`.
         let epoch = epochs.of(key.hash);
-        if let Some(at) = self.find(&key, epoch) {
+        if let Some(at) = self.find(key, epoch) {
             return Some((at, true));
         }
         let value = read()?;
-        Some((self.keep(key, epoch, value), false))
+        Some((self.keep(*key, epoch, value), false))
     }
 
     /// The handle of a name, if it was read at the epoch in force.
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> Key {
-        Key::new(name.as_bytes()).unwrap()
+        Key::of(name.as_bytes())
     }
 
     #[test]

@@ -3,10 +3,14 @@
 use super::{
     Answer, Inner, Tier, Tiers,
     adapt::Adapt,
+    fresh::Until,
     handles::{At, Handles},
     metrics::Cells,
 };
-use crate::{Error, map::Key};
+use crate::{
+    Error,
+    map::{Key, Reader},
+};
 use proto::registry::Registration;
 use std::{fmt, sync::Arc, time::Instant};
 
@@ -38,6 +42,8 @@ pub struct Local {
     switch: (u64, bool),
     handles: Handles<Arc<Registration>>,
     adapt: Adapt,
+    reader: Reader<Arc<Registration>>,
+    until: Until,
     // What was found without a handle.
     spare: Option<Arc<Registration>>,
     cells: Arc<Cells>,
@@ -59,6 +65,8 @@ impl Local {
             tenant: tenant.into(),
             handles: Handles::new(HANDLES),
             adapt: Adapt::new(),
+            reader: inner.view.names.reader(),
+            until: Until::default(),
             spare: None,
             cells: inner.metrics.lookups.cells(),
             asked: 0,
@@ -88,6 +96,21 @@ impl Local {
         for name in names {
             tell(self.get(name, now));
         }
+    }
+
+    /// Whether a name is registered; `None` when the shard must be asked. L2 answers: without the
+    /// registration it costs no more than a handle.
+    #[inline]
+    pub fn has(&mut self, name: &str, now: Instant) -> Option<bool> {
+        self.asked = self.asked.wrapping_add(1);
+        if self.asked.is_multiple_of(SAMPLE) {
+            let began = self.inner.clock.now();
+            let has = self.is_registered(name, now);
+            let took = self.inner.clock.now().saturating_duration_since(began);
+            self.inner.metrics.took(Tier::L2.as_str(), took);
+            return has;
+        }
+        self.is_registered(name, now)
     }
 
     /// A name by all three tiers.
@@ -125,34 +148,49 @@ impl Local {
         found.map_or(Known::Absent, Known::Found)
     }
 
-    /// `None` when the shard must be asked.
+    /// Whether this node may answer: the flag is on and the copy fresh.
     #[inline]
-    fn place(&mut self, name: &str, now: Instant) -> (Option<Place>, Tier) {
-        let inner = &*self.inner;
-        if self.switch.0 != inner.switch.generation() {
+    fn may_answer(&mut self, now: Instant) -> bool {
+        if self.switch.0 != self.inner.switch.generation() {
             self.turn();
         }
-        if !self.switch.1 || !self.inner.view.fresh.holds(now) {
-            return (None, Tier::L3);
-        }
-        match Key::new(name.as_bytes()) {
-            Some(key) if self.adapt.ask() => self.through_handles(key),
-            Some(key) => {
-                let found = self.inner.view.names.get_short(&key);
-                (self.lend(found), Tier::L2)
-            }
-            None => {
-                let found = self.inner.view.names.get(name);
-                (self.lend(found), Tier::L2)
-            }
-        }
+        self.switch.1 && self.inner.view.fresh.holds_by(&mut self.until, now)
     }
 
     #[inline]
-    fn through_handles(&mut self, key: Key) -> (Option<Place>, Tier) {
-        let names = &self.inner.view.names;
+    fn is_registered(&mut self, name: &str, now: Instant) -> Option<bool> {
+        if !self.may_answer(now) {
+            return None;
+        }
+        let has = self.reader.version(name.as_bytes()).is_some();
+        let known = has || !self.inner.view.names.is_partial();
+        self.cells.l2(known);
+        known.then_some(has)
+    }
+
+    /// `None` when the shard must be asked.
+    #[inline]
+    fn place(&mut self, name: &str, now: Instant) -> (Option<Place>, Tier) {
+        if !self.may_answer(now) {
+            return (None, Tier::L3);
+        }
+        let key = Key::of(name.as_bytes());
+        if !key.fits() {
+            let found = self.inner.view.names.get(name);
+            return (self.lend(found), Tier::L2);
+        }
+        if self.adapt.ask() {
+            return self.through_handles(&key);
+        }
+        let found = self.reader.value_of(&key);
+        (self.lend(found), Tier::L2)
+    }
+
+    #[inline]
+    fn through_handles(&mut self, key: &Key) -> (Option<Place>, Tier) {
+        let (names, reader) = (&self.inner.view.names, &mut self.reader);
         let through = self.handles.through(key, &names.epochs, || {
-            let found = names.get_short(&key);
+            let found = reader.value_of(key);
             (found.is_some() || !names.is_partial()).then_some(found)
         });
         let is_hit = matches!(through, Some((_, true)));

@@ -1,7 +1,7 @@
 //! The node's copy of the names, as every thread reads it.
 
 use super::epochs::Epochs;
-use crate::map::{Key, Map, hash};
+use crate::map::{Map, Reader, hash};
 use proto::registry::Registration;
 use std::sync::{
     Arc,
@@ -12,7 +12,7 @@ use std::sync::{
 const SHARDS: usize = 16;
 
 pub(crate) struct Names {
-    map: Map<Arc<Registration>>,
+    map: Arc<Map<Arc<Registration>>>,
     pub(crate) epochs: Epochs,
     // Set when there are more names than may be kept.
     partial: AtomicBool,
@@ -20,16 +20,16 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn new() -> Self {
-        Self { map: Map::new(SHARDS), epochs: Epochs::new(), partial: AtomicBool::new(false) }
+        Self { map: Arc::new(Map::new(SHARDS)), epochs: Epochs::new(), partial: AtomicBool::new(false) }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Registration>> {
         self.map.get(name.as_bytes()).map(|(_, registration)| registration)
     }
 
-    #[inline]
-    pub(crate) fn get_short(&self, key: &Key) -> Option<Arc<Registration>> {
-        self.map.get_short(key).map(|(_, registration)| registration)
+    /// Looks names up for one thread or connection.
+    pub(crate) fn reader(&self) -> Reader<Arc<Registration>> {
+        Reader::new(self.map.clone())
     }
 
     /// Whether a name that is not here may be registered all the same.

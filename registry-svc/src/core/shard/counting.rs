@@ -2,9 +2,10 @@
 
 use super::{Answer, Shard, is_durable, reused};
 use crate::core::{
-    batch::{Batch, Live},
+    batch::Batch,
     command::{Refusal, Update},
     counter::{self, OutOfBounds},
+    table::Entry,
 };
 use proto::registry::{Counter, Registration, registration::Spec};
 use std::time::Instant;
@@ -51,17 +52,17 @@ impl Shard {
 
     /// The lease stays the one that the owner knows. One that another instance granted is taken
     /// over: that instance's renewals then answer unknown, and the owner registers again.
-    fn put_counter(&mut self, counter: Counter, live: &Live, batch: &mut Batch, now: Instant) {
+    fn put_counter(&mut self, counter: Counter, live: &Entry, batch: &mut Batch, now: Instant) {
         let spec = Some(Spec::Counter(counter));
-        let registration = Registration { spec, ..Registration::clone(live) };
+        let registration = Registration { spec, ..live.registration.clone() };
         let held_here = live.origin == *self.origin && self.leases.get(&live.lease_id).is_some();
         if !is_durable(live) && !held_here {
-            self.write(registration, Some(live), batch, now);
+            self.write(Entry::new(registration), Some(live), batch, now);
             return;
         }
         self.clock += 1;
         let (version, origin) = (self.clock, self.origin.to_string());
         self.tombstones.lift(&registration.name);
-        batch.put(Registration { version, origin, ..registration }, Some(live));
+        batch.put(Entry::new(Registration { version, origin, ..registration }), Some(live));
     }
 }
