@@ -12,6 +12,12 @@ pub(crate) fn encoded(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
+/// `key=value&...` of pairs.
+pub(crate) fn query<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let pairs = pairs.into_iter().map(|(key, value)| format!("{key}={}", encoded(&value)));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
 /// A URL that can be connected to: `0.0.0.0` and `[::]`, where a listener takes all interfaces, are
 /// no addresses to go to. It is reached as `host`, an authority under which that machine is
 /// known, and over loopback when there is none.
@@ -66,5 +72,12 @@ mod tests {
         for url in ["", "0.0.0.0:7700", "http://", "http://0.0.0.0/mcp", "http://0.0.0.0:x/"] {
             assert_eq!(reachable(url, None), url);
         }
+    }
+
+    #[test]
+    fn a_query_is_encoded() {
+        let pairs = [("label", "a b=ü&c".to_owned()), ("limit", "3".to_owned())];
+        assert_eq!(query(pairs), "label=a%20b%3D%C3%BC%26c&limit=3");
+        assert_eq!(query([]), "");
     }
 }
