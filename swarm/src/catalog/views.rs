@@ -3,7 +3,8 @@
 use super::{
     Config,
     entry::{Maker, Metadata, ServerList, ServerResponse, full_name, own_name, version},
-    query::Raw,
+    page::{Filling, Step},
+    query::{self, Raw},
 };
 use crate::{admin::Clients, api::Endpoints, url::reachable};
 use axum::{
@@ -98,9 +99,7 @@ async fn list(
 ) -> Answer<ServerList> {
     let query = raw?.0.check().map_err(|words| Problem(StatusCode::BAD_REQUEST, words))?;
     let edge = catalog.edge(&headers)?;
-    let filter = Filter { kind: Kind::Backend, ..Filter::default() };
-    let registrations = catalog.clients.registry.list(&filter).await?;
-    Ok(Json(query.page(&catalog.maker(&edge), &registrations)))
+    Ok(Json(catalog.page(&query, &catalog.maker(&edge)).await?))
 }
 
 async fn versions(
@@ -143,6 +142,28 @@ async fn nothing(request: Request) -> Problem {
 impl Catalog {
     fn maker<'a>(&'a self, edge: &'a str) -> Maker<'a> {
         Maker { config: &self.config, edge }
+    }
+
+    async fn page(&self, query: &query::Query, maker: &Maker<'_>) -> Result<ServerList, Error> {
+        match self.fill(Filling::new(query, maker)).await {
+            // The place in the registry is of another version of it: the name in the cursor is not.
+            Err(Error::Invalid(_)) if query.from.is_some() => {
+                self.fill(Filling::from_the_start(query, maker)).await
+            }
+            settled => settled,
+        }
+    }
+
+    async fn fill(&self, mut filling: Filling<'_>) -> Result<ServerList, Error> {
+        let filter = Filter { kind: Kind::Backend, ..Filter::default() };
+        loop {
+            let token = filling.token().to_owned();
+            let page = self.clients.registry.page(&filter, filling.size(), token).await?;
+            match filling.take(&page.registrations, page.next) {
+                Step::More(more) => filling = more,
+                Step::Done(list) => return Ok(list),
+            }
+        }
     }
 
     async fn find(&self, name: &str) -> Result<Registration, Problem> {
