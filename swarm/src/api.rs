@@ -168,7 +168,8 @@ pub struct Backend {
     /// Labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Its state on the worst edge: "ready", "starting", "failing", "stopped" or "unknown".
+    /// Its state on the worst edge: "ready", "starting", "failing", "stopped" (switched off by an
+    /// operator) or "unknown".
     pub state: String,
     /// Why it is not ready.
     pub reason: String,
@@ -195,6 +196,9 @@ pub struct Backend {
 pub struct Tools {
     /// Each as `tools/list` gives it.
     pub tools: Vec<serde_json::Value>,
+    /// Backends that are switched off, with the reason: their tools are listed and not called.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stopped: BTreeMap<String, String>,
 }
 
 /// `GET /api/v1/sessions`.

@@ -208,8 +208,10 @@ async fn export(
 }
 
 async fn tools(State(admin): State<Admin>) -> Answer<api::Tools> {
-    views::settled(&admin).await;
-    Ok(Json(api::Tools { tools: admin.clients.tools().await? }))
+    let backends = views::settled(&admin).await.into_iter();
+    let stopped = backends.filter(|backend| backend.state == "stopped");
+    let stopped = stopped.map(|backend| (backend.name, backend.reason)).collect();
+    Ok(Json(api::Tools { tools: admin.clients.tools().await?, stopped }))
 }
 
 async fn sessions(State(admin): State<Admin>) -> Json<api::Sessions> {

@@ -191,14 +191,15 @@ fn member(member: gossip_client::Member) -> Member {
 }
 
 /// Waits until no backend is still starting, for a bounded time: right after the start of a node
-/// its list of tools would be short without a word.
-pub(super) async fn settled(admin: &Admin) {
+/// its list of tools would be short without a word. Answers the backends as they are then.
+pub(super) async fn settled(admin: &Admin) -> Vec<Backend> {
     let clock = &admin.context.clock;
     let give_up = clock.now() + SETTLE;
-    while clock.now() < give_up {
+    loop {
         let backends = backends(&admin.clients).await.unwrap_or_default();
-        if !backends.iter().any(|b| matches!(b.state.as_str(), "starting" | "unknown")) {
-            return;
+        let starting = backends.iter().any(|b| matches!(b.state.as_str(), "starting" | "unknown"));
+        if !starting || clock.now() >= give_up {
+            return backends;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
