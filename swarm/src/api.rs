@@ -1,6 +1,7 @@
 //! The admin API's JSON (`/api/v1/...`): what a node answers and the operator's commands read.
 //! Field names are stable.
 
+pub(crate) mod listing;
 mod plan;
 
 pub use plan::{
@@ -140,22 +141,35 @@ pub struct Member {
 /// `GET /api/v1/registry`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Registry {
-    /// Registered backends in name order.
+    /// Registered backends, or what was asked for, in name order.
     pub registrations: Vec<Backend>,
+    /// Where the rest begins, when a limit ended the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_page_token: Option<String>,
 }
 
-/// One registered backend.
+/// One registered backend. A name of another kind has no transport, no state and no counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Backend {
     /// Name.
     pub name: String,
+    /// "backend", "agent", "worker", "property" or "counter".
+    #[serde(default)]
+    pub kind: String,
     /// "stdio" or "http".
     pub transport: String,
     /// Command line or URL.
     pub target: String,
     /// Who registered it.
     pub owner: String,
-    /// Its state on the worst edge: "ready", "starting", "failing", "stopped" or "unknown".
+    /// Where it runs; empty when nobody said.
+    #[serde(default)]
+    pub zone: String,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Its state on the worst edge: "ready", "starting", "failing", "stopped" (switched off by an
+    /// operator) or "unknown".
     pub state: String,
     /// Why it is not ready.
     pub reason: String,
@@ -182,6 +196,9 @@ pub struct Backend {
 pub struct Tools {
     /// Each as `tools/list` gives it.
     pub tools: Vec<serde_json::Value>,
+    /// Backends that are switched off, with the reason: their tools are listed and not called.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stopped: BTreeMap<String, String>,
 }
 
 /// `GET /api/v1/sessions`.

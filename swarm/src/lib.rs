@@ -31,5 +31,6 @@ pub mod secret;
 mod signals;
 pub mod stdio;
 pub mod up;
+mod url;
 
 pub use dispatch::run;

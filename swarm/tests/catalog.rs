@@ -2,9 +2,11 @@
 
 mod common;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use common::Node;
+use common::{Node, backend, eventually, named};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use proto::registry::Kind;
 use serde_json::{Value, json};
 use std::time::Duration;
 use swarm::client::Http;
@@ -141,6 +143,49 @@ fn pages_are_followed_by_their_cursors_to_the_end() {
         get(&node, "servers?updated_since=2020-01-01T00:00:00%2B02:00").json()["metadata"]["count"],
         7
     );
+}
+
+#[test]
+fn a_registry_larger_than_any_page_is_read_to_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // No edge: it would look after each of the backends.
+    let file = folder.path().join("swarm.toml");
+    std::fs::write(&file, "[catalog]\npublic_url = \"http://edge/mcp\"\n").expect("written");
+    let gossip = Node::spawn_as("gossip", "n1", &folder.path().join("gossip"), &[]).ready();
+    let known = ["--gossip-endpoint", gossip.fact("grpc"), "--config", file.to_str().expect("utf-8")];
+    let node = Node::spawn_as("registry", "n1", &folder.path().join("registry"), &known).ready();
+    eventually("the registry is known", || (get(&node, "servers").status == StatusCode::OK).then_some(()));
+    let name = |n: usize| format!("s{n:03}");
+    node.register((0..620).map(|n| backend(&name(n), "", &[])).collect());
+    // Names that are no backends stand between and behind them.
+    node.register(["a", "s005x", "t"].map(|name| named(name, Kind::Agent, &[])).to_vec());
+    let all = |query: &str| {
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = get(&node, &format!("servers?{query}{cursor}")).json();
+            fits("list", &page);
+            let servers = page["servers"].as_array().expect("a list").iter();
+            seen.extend(servers.filter_map(|entry| Some(entry["server"]["title"].as_str()?.to_owned())));
+            match page["metadata"]["nextCursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return seen,
+            }
+        }
+    };
+    assert_eq!(all("limit=100"), (0..620).map(name).collect::<Vec<_>>());
+    let with_9: Vec<String> = (0..620).map(name).filter(|name| name.contains('9')).collect();
+    assert_eq!(all("limit=7&search=9"), with_9);
+    assert_eq!(all("limit=2&search=s61"), (610..620).map(name).collect::<Vec<_>>());
+    assert!(all("version=9.9.9").is_empty() && all("updated_since=2100-01-01T00:00:00Z").is_empty());
+
+    // Cursors of earlier versions, and ones whose place the registry does not know, lead on by name.
+    for place in ["1s499", "2s499/", "2s499/00ff"] {
+        let cursor = URL_SAFE_NO_PAD.encode(place);
+        let page = get(&node, &format!("servers?limit=3&cursor={cursor}")).json();
+        let titles = page["servers"].as_array().expect("a list").iter();
+        let titles: Vec<&str> = titles.filter_map(|entry| entry["server"]["title"].as_str()).collect();
+        assert_eq!(titles, ["s500", "s501", "s502"], "{place}");
+    }
 }
 
 #[test]

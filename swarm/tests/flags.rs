@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Node, eventually, run, stderr, stdout, swarm};
+use proto::registry::{Kind, ListRequest};
 use serde_json::Value;
+use std::time::Duration;
 
 #[test]
 fn flags_are_listed_with_their_stage_and_a_bad_file_is_told_and_survived() {
@@ -82,6 +84,53 @@ fn a_live_flag_is_set_killed_and_lifted_by_command() {
     assert!(stderr(&refused).contains("not 0: look again"), "{}", stderr(&refused));
     let history = node.json(&["flags", "history", flag.key]).expect("json");
     assert_eq!(history["records"].as_array().map(Vec::len), Some(4), "{history}");
+}
+
+#[test]
+fn a_backend_that_is_switched_off_says_so_wherever_it_is_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("mcp.json");
+    let example = serde_json::json!({"command": env!("CARGO_BIN_EXE_swarm"), "args": ["example-server"]});
+    std::fs::write(&file, serde_json::json!({"mcpServers": {"example": example}}).to_string())
+        .expect("written");
+    let import = ["--import", file.to_str().expect("utf-8")];
+    let node = Node::start("n1", &folder.path().join("n1"), &import);
+    let tools = node.json(&["tools", "list"]).expect("json");
+    let shown = |path: &[&str], list: &str| {
+        let answer = node.json(path).expect("json");
+        let of = |key: &str| answer[list][0][key].as_str().unwrap_or_default().to_owned();
+        (of("state"), of("reason"))
+    };
+    let everywhere = |wanted: (&str, &str)| {
+        let wanted = (wanted.0.to_owned(), wanted.1.to_owned());
+        assert_eq!(shown(&["registry", "list"], "registrations"), wanted);
+        assert_eq!(shown(&["status"], "backends"), wanted);
+        assert_eq!(node.json(&["registry", "get", "example"]).expect("json")["state"], wanted.0);
+        eventually("the registry is told", || (reported(&node) == wanted).then_some(()));
+    };
+    everywhere(("ready", ""));
+    let switch = ["flags", "kill", "kill.backend.example", "--reason", "x"];
+    node.json(&switch).expect("killed");
+    everywhere(("stopped", "switched off by an operator (kill.backend.example)"));
+    let listed = run(&["tools", "list", "-o", "json", "--endpoint", node.admin()]);
+    let words = "warning: the tools of example cannot be called: switched off by an operator";
+    assert!(stderr(&listed).starts_with(words), "{}", stderr(&listed));
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("json");
+    assert_eq!(listed["tools"], tools["tools"], "its tools stay in the lists");
+    assert_eq!(node.json(&["status"]).expect("json")["health"], "healthy", "an operator wanted it");
+    node.json(&[&switch[..], &["--lift"]].concat()).expect("lifted");
+    everywhere(("ready", ""));
+}
+
+/// State and reason of the one backend as registry-svc knows them from the edge.
+fn reported(node: &Node) -> (String, String) {
+    node.registry(|mut registry| async move {
+        let request = ListRequest { kind: Kind::Backend.into(), ..ListRequest::default() };
+        let request = kit::rpc::with_deadline(request, Duration::from_secs(10));
+        let answer = registry.list(request).await.expect("listed").into_inner();
+        let status = answer.registrations.into_iter().next().and_then(|found| found.status);
+        status.map(|status| (status.state, status.reason)).unwrap_or_default()
+    })
 }
 
 #[test]

@@ -118,6 +118,21 @@ fn a_bridge_to_a_running_node_serves_both_eras() {
 }
 
 #[test]
+fn a_node_on_all_interfaces_is_bridged_to() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let import = example(folder.path());
+    let args = ["--import", import.to_str().expect("utf-8"), "--mcp", "0.0.0.0:0"];
+    let node = Node::start("n1", &folder.path().join("n1"), &args);
+    for args in [["--endpoint", node.admin()], ["--url", node.fact("mcp")]] {
+        let mut host = Host::start(&args);
+        host.initialize();
+        let answer = host.call(2, "example_echo", json!({"text": "hello"}));
+        assert_eq!(answer["result"]["content"][0]["text"], "hello", "{answer}");
+        assert_eq!(host.end(), Some(0));
+    }
+}
+
+#[test]
 fn without_a_node_and_without_servers_the_host_is_told() {
     let mut command = swarm();
     command.args(["stdio", "--endpoint", "127.0.0.1:9"]).stdin(Stdio::null());

@@ -61,6 +61,32 @@ fn operators_commands_answer_as_table_and_as_json() {
 }
 
 #[test]
+fn a_node_on_all_interfaces_is_called_on_this_machine() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("mcp.json");
+    let example = serde_json::json!({"command": env!("CARGO_BIN_EXE_swarm"), "args": ["example-server"]});
+    std::fs::write(&file, serde_json::json!({"mcpServers": {"example": example}}).to_string())
+        .expect("written");
+    let import = ["--import", file.to_str().expect("utf-8")];
+    let everywhere = ["--mcp", "0.0.0.0:0", "--admin", "0.0.0.0:0"];
+    let node = Node::start("n1", &data(&folder), &[&import[..], &everywhere].concat());
+    assert!(node.fact("mcp").starts_with("http://0.0.0.0:"), "{}", node.line);
+    let port = node.admin().rsplit_once(':').map(|(_, port)| port).expect("a port");
+    let call = |args: &[&str]| {
+        let output = swarm().args(["call", "example_echo", "text=hello"]).args(args).output().expect("runs");
+        (output.status.success(), stdout(&output) + &stderr(&output))
+    };
+    // By the address as it is printed, by one of the machine, and past the admin port.
+    let (printed, own) = (node.admin().to_owned(), format!("127.0.0.1:{port}"));
+    for args in [["--endpoint", &printed], ["--endpoint", &own], ["--url", node.fact("mcp")]] {
+        let (success, said) = call(&args);
+        assert!(success && said.contains("hello"), "{args:?}: {said}");
+    }
+    let health = run(&["healthcheck", "--data", data(&folder).to_str().expect("utf-8")]);
+    assert!(health.status.success(), "{}", stderr(&health));
+}
+
+#[test]
 fn a_second_node_on_the_same_data_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let _node = Node::start("n1", &data(&folder), &[]);

@@ -6,8 +6,10 @@ mod front_support;
 
 use front_support::{Backend, Client, Cluster, config};
 use kit::flags::{Change, Setting};
+use proto::edge::{BackendsRequest, edge_service_client::EdgeServiceClient};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use tonic::transport::Channel;
 
 async fn set(cluster: &Cluster, key: &str, to: Setting) {
     let (reason, actor) = ("a test".into(), "tester".into());
@@ -26,6 +28,22 @@ async fn echo(edge: SocketAddr, session: &Client, tool: &str) -> [(u16, bool, Va
         answers.push((status, retry, answer.json().await));
     }
     answers.try_into().unwrap()
+}
+
+/// What a modern client finds in the list.
+async fn tools(edge: SocketAddr) -> Value {
+    Client::new().modern(edge, json!(1), "tools/list", json!({})).await.json().await["result"]["tools"]
+        .clone()
+}
+
+/// State and reason of a backend, as this edge tells them to other services.
+async fn state(cluster: &Cluster, name: &str) -> (String, String) {
+    let channel = Channel::from_shared(format!("http://{}", cluster.nodes[0].grpc)).unwrap();
+    let mut edge = EdgeServiceClient::new(channel.connect().await.unwrap());
+    let request = kit::rpc::with_deadline(BackendsRequest {}, front_support::PATIENCE);
+    let backends = edge.backends(request).await.unwrap().into_inner().backends;
+    let view = backends.into_iter().find(|view| view.name == name).unwrap();
+    (view.state, view.reason)
 }
 
 fn switch(answer: &Value) -> &str {
@@ -64,7 +82,13 @@ async fn one_killed_backend_is_cut_off_and_the_other_serves() {
     let edge = cluster.mcp(0);
     let mut client = Client::new();
     client.initialize(edge).await;
+    let listed = tools(edge).await;
+    assert_eq!(state(&cluster, "b").await, ("ready".into(), String::new()));
     set(&cluster, "kill.backend.b", Setting::Kill).await;
+    let reason = "switched off by an operator (kill.backend.b)".to_owned();
+    assert_eq!(state(&cluster, "b").await, ("stopped".into(), reason));
+    assert_eq!(state(&cluster, "c").await, ("ready".into(), String::new()));
+    assert_eq!(tools(edge).await, listed, "its names stay in the lists");
     let [legacy, modern] = echo(edge, &client, "b_echo").await;
     assert_eq!((switch(&legacy.2), switch(&modern.2)), ("kill.backend.b", "kill.backend.b"));
     assert_eq!((legacy.0, modern.0, modern.1), (200, 503, true));
@@ -76,6 +100,7 @@ async fn one_killed_backend_is_cut_off_and_the_other_serves() {
     assert_eq!(switch(&answer.json().await), "kill.backend.b");
     assert_eq!(one.calls("echo"), 0, "the backend hears nothing");
     set(&cluster, "kill.backend.b", Setting::Revive).await;
+    assert_eq!(state(&cluster, "b").await, ("ready".into(), String::new()));
     assert!(echo(edge, &client, "b_echo").await.iter().all(|(_, _, body)| body["result"].is_object()));
     cluster.stop().await;
 }

@@ -6,6 +6,7 @@
 mod check;
 mod clients;
 pub(crate) mod console;
+mod listing;
 mod views;
 
 pub use clients::Clients;
@@ -17,13 +18,17 @@ use crate::{
 };
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, Request, State, rejection::JsonRejection},
+    extract::{
+        DefaultBodyLimit, Path, Query, Request, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use kit::host::Context;
+use listing::Asked;
 use proto::error::Code;
 use std::{sync::Arc, time::Instant};
 use tonic::Status;
@@ -109,8 +114,15 @@ impl From<JsonRejection> for Problem {
     }
 }
 
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Problem {
+        Problem::new(Failure::Usage, rejection.body_text())
+    }
+}
+
 fn failure_of(code: Code) -> Failure {
     match code {
+        Code::InvalidArgument => Failure::Usage,
         Code::NotFound => Failure::NotFound,
         Code::Denied => Failure::Denied,
         Code::Unavailable | Code::QuorumUnavailable => Failure::Unreachable,
@@ -147,8 +159,12 @@ async fn members(State(admin): State<Admin>) -> Answer<api::Members> {
     Ok(Json(api::Members { node: admin.context.node.clone(), members }))
 }
 
-async fn registry(State(admin): State<Admin>) -> Answer<api::Registry> {
-    Ok(Json(api::Registry { registrations: views::backends(&admin.clients).await? }))
+async fn registry(
+    State(admin): State<Admin>,
+    pairs: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Answer<api::Registry> {
+    let asked = Asked::of(pairs?.0).map_err(|words| Problem::new(Failure::Usage, words))?;
+    Ok(Json(views::registry(&admin.clients, asked).await?))
 }
 
 async fn registration(State(admin): State<Admin>, Path(name): Path<String>) -> Answer<api::Backend> {
@@ -192,8 +208,10 @@ async fn export(
 }
 
 async fn tools(State(admin): State<Admin>) -> Answer<api::Tools> {
-    views::settled(&admin).await;
-    Ok(Json(api::Tools { tools: admin.clients.tools().await? }))
+    let backends = views::settled(&admin).await.into_iter();
+    let stopped = backends.filter(|backend| backend.state == "stopped");
+    let stopped = stopped.map(|backend| (backend.name, backend.reason)).collect();
+    Ok(Json(api::Tools { tools: admin.clients.tools().await?, stopped }))
 }
 
 async fn sessions(State(admin): State<Admin>) -> Json<api::Sessions> {

@@ -1,8 +1,10 @@
 //! What services answered, put into the API's shapes.
 
-use super::{Admin, Clients, Problem, clients::ByEdge};
+use super::{Admin, Clients, Problem, clients::ByEdge, listing::Asked};
 use crate::{
-    api::{Backend, ImportServer, Member, Raft, Ring, Session, Sessions, Status, Tolerance},
+    api::{
+        Backend, ImportServer, Member, Raft, Registry, Ring, Session, Sessions, Status, Tolerance, listing,
+    },
     import::Entry,
     secret::Shown,
 };
@@ -189,14 +191,15 @@ fn member(member: gossip_client::Member) -> Member {
 }
 
 /// Waits until no backend is still starting, for a bounded time: right after the start of a node
-/// its list of tools would be short without a word.
-pub(super) async fn settled(admin: &Admin) {
+/// its list of tools would be short without a word. Answers the backends as they are then.
+pub(super) async fn settled(admin: &Admin) -> Vec<Backend> {
     let clock = &admin.context.clock;
     let give_up = clock.now() + SETTLE;
-    while clock.now() < give_up {
+    loop {
         let backends = backends(&admin.clients).await.unwrap_or_default();
-        if !backends.iter().any(|b| matches!(b.state.as_str(), "starting" | "unknown")) {
-            return;
+        let starting = backends.iter().any(|b| matches!(b.state.as_str(), "starting" | "unknown"));
+        if !starting || clock.now() >= give_up {
+            return backends;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -204,9 +207,17 @@ pub(super) async fn settled(admin: &Admin) {
 
 /// Every registered backend with what the edges say of it.
 pub(super) async fn backends(clients: &Clients) -> Result<Vec<Backend>, Problem> {
-    let filter = Filter { kind: Kind::Backend, ..Filter::default() };
-    let (registered, seen) = tokio::join!(clients.registry.list(&filter), clients.backends());
-    Ok(registered?.into_iter().map(|registration| backend(registration, &seen)).collect())
+    Ok(registry(clients, Asked::default()).await?.registrations)
+}
+
+/// What is asked for of the registry, backends with what the edges say of them.
+pub(super) async fn registry(clients: &Clients, asked: Asked) -> Result<Registry, Problem> {
+    // Boxed, for the views that hold this future beside others are large enough.
+    let read = Box::pin(asked.read(&clients.registry));
+    let (page, seen) = tokio::join!(read, clients.backends());
+    let page = page?;
+    let registrations = page.registrations.into_iter().map(|registration| backend(registration, &seen));
+    Ok(Registry { registrations: registrations.collect(), next_page_token: page.next })
 }
 
 /// Every registered backend with how it is reached, secrets too.
@@ -223,13 +234,36 @@ pub(super) async fn specs(clients: &Clients) -> Result<Vec<ImportServer>, Proble
 }
 
 fn backend(registration: Registration, seen: &ByEdge<Vec<EdgeBackend>>) -> Backend {
+    let mut backend = registered(registration);
+    if backend.kind != listing::word(Kind::Backend) {
+        return backend;
+    }
+    backend.state = "unknown".to_owned();
+    for (edge, views) in &seen.answers {
+        if let Some(view) = views.iter().find(|view| view.name == backend.name) {
+            add_view(&mut backend, edge, view);
+        }
+    }
+    backend
+}
+
+/// What the registry alone knows.
+fn registered(registration: Registration) -> Backend {
     let (transport, target) = transport(&registration);
-    let mut backend = Backend {
+    let kind = listing::word(registration.kind()).to_owned();
+    let zone = match registration.spec {
+        Some(Spec::Backend(spec)) => spec.zone,
+        _ => String::new(),
+    };
+    Backend {
         name: registration.name,
+        kind,
         transport,
         target,
         owner: registration.owner,
-        state: "unknown".to_owned(),
+        zone,
+        labels: registration.labels.into_iter().collect(),
+        state: String::new(),
         reason: String::new(),
         era: String::new(),
         tools: 0,
@@ -239,13 +273,7 @@ fn backend(registration: Registration, seen: &ByEdge<Vec<EdgeBackend>>) -> Backe
         errors: 0,
         restarts: 0,
         edges: BTreeMap::new(),
-    };
-    for (edge, views) in &seen.answers {
-        if let Some(view) = views.iter().find(|view| view.name == backend.name) {
-            add_view(&mut backend, edge, view);
-        }
     }
-    backend
 }
 
 /// The backend is shown as the edge sees it that sees it worst.
@@ -278,7 +306,8 @@ fn severity(state: &str) -> u8 {
 
 fn transport(registration: &Registration) -> (String, String) {
     let Some(Spec::Backend(spec)) = &registration.spec else {
-        return ("unknown".to_owned(), String::new());
+        let kind = if registration.kind() == Kind::Backend { "unknown" } else { "" };
+        return (kind.to_owned(), String::new());
     };
     let kind = match &spec.transport {
         Some(Transport::Stdio(_)) => "stdio",

@@ -13,7 +13,9 @@
 //! and editors ask for (CORS: GET and OPTIONS); so an entry never shows a command, an environment,
 //! a header or a backend's own URL. Publishing answers 501: names are given by `swarm registry`.
 
+mod cursor;
 mod entry;
+mod page;
 mod query;
 mod views;
 

@@ -1,7 +1,9 @@
-//! What a client asks a list for, and which page answers it. Pure.
+//! What a client asks a list for. Pure.
 
-use super::entry::{Maker, Metadata, ServerList, full_name, registered_at, version};
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use super::{
+    cursor::Place,
+    entry::{Maker, full_name, registered_at, version},
+};
 use jiff::Timestamp;
 use proto::registry::Registration;
 use serde::Deserialize;
@@ -11,8 +13,6 @@ const LIMIT_DEFAULT: usize = 30;
 const LIMIT_MAX: usize = 100;
 /// Longest search text and version, in bytes.
 const TEXT_MAX: usize = 255;
-/// First byte of a cursor: the form of the rest.
-const CURSOR_FORM: char = '1';
 
 /// The query string as it came: every value is checked here and has its own error.
 #[derive(Debug, Default, Deserialize)]
@@ -29,9 +29,9 @@ pub(super) struct Raw {
 /// What a client asks for.
 #[derive(Debug, PartialEq)]
 pub(super) struct Query {
-    /// Only names behind this one: pages go on where they ended, whatever came or went meanwhile.
-    after: Option<String>,
-    limit: usize,
+    /// Pages go on where they ended, whatever came or went meanwhile.
+    pub(super) from: Option<Place>,
+    pub(super) limit: usize,
     /// In lower case.
     search: String,
     updated_since: Option<Timestamp>,
@@ -44,7 +44,7 @@ impl Raw {
     pub(super) fn check(self) -> Result<Query, String> {
         self.include_deleted.map(|flag| checked_flag(&flag)).transpose()?;
         Ok(Query {
-            after: given(self.cursor).map(|cursor| after(&cursor)).transpose()?,
+            from: given(self.cursor).map(|cursor| Place::of(&cursor)).transpose()?,
             limit: self.limit.map_or(Ok(LIMIT_DEFAULT), |limit| checked_limit(&limit))?,
             search: checked_text("search", self.search)?.unwrap_or_default().to_lowercase(),
             updated_since: given(self.updated_since).map(|time| checked_time(&time)).transpose()?,
@@ -83,38 +83,16 @@ fn checked_flag(text: &str) -> Result<(), String> {
     }
 }
 
-/// The cursor behind `name`.
-fn cursor(name: &str) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{CURSOR_FORM}{name}"))
-}
-
-fn after(cursor: &str) -> Result<String, String> {
-    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
-    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    let name = text.as_deref().and_then(|text| text.strip_prefix(CURSOR_FORM));
-    let name = name.filter(|name| proto::ids::check_name(name).is_ok());
-    let words = "invalid cursor: give metadata.nextCursor of an earlier answer as it is";
-    name.map(str::to_owned).ok_or_else(|| words.to_owned())
-}
-
 impl Query {
-    /// The page of `registrations`, which are in name order.
-    pub(super) fn page(&self, maker: &Maker<'_>, registrations: &[Registration]) -> ServerList {
-        let mut found = registrations.iter().filter(|registration| self.wants(maker, registration));
-        let page: Vec<&Registration> = found.by_ref().take(self.limit).collect();
-        let more = found.next().is_some();
-        let last = page.last().filter(|_| more);
-        ServerList {
-            metadata: Metadata { next_cursor: last.map(|last| cursor(&last.name)), count: page.len() },
-            servers: page.into_iter().map(|registration| maker.entry(registration)).collect(),
-        }
+    /// Whether every backend passes.
+    pub(super) fn takes_all(&self) -> bool {
+        self.search.is_empty() && self.updated_since.is_none() && self.version.is_none()
     }
 
-    fn wants(&self, maker: &Maker<'_>, registration: &Registration) -> bool {
-        let behind = self.after.as_ref().is_none_or(|after| registration.name > *after);
+    /// Whether a backend passes, wherever it stands.
+    pub(super) fn wants(&self, maker: &Maker<'_>, registration: &Registration) -> bool {
         let name = full_name(maker.config, &registration.name).to_lowercase();
-        behind
-            && name.contains(&self.search)
+        name.contains(&self.search)
             && self.updated_since.is_none_or(|since| registered_at(registration) >= since)
             && self.version.as_ref().is_none_or(|wanted| *wanted == version(registration))
     }
@@ -143,12 +121,11 @@ mod tests {
         names.iter().enumerate().map(registration).collect()
     }
 
-    fn names(query: &Query, registrations: &[Registration]) -> (Vec<String>, Option<String>) {
+    fn names<'a>(query: &Query, registrations: &'a [Registration]) -> Vec<&'a str> {
         let config = Config::default();
-        let page = query.page(&Maker { config: &config, edge: "http://h/mcp" }, registrations);
-        assert_eq!(page.metadata.count, page.servers.len());
-        let names = page.servers.into_iter().map(|entry| entry.server.title).collect();
-        (names, page.metadata.next_cursor)
+        let maker = Maker { config: &config, edge: "http://h/mcp" };
+        let wanted = registrations.iter().filter(|registration| query.wants(&maker, registration));
+        wanted.map(|registration| registration.name.as_str()).collect()
     }
 
     #[test]
@@ -158,9 +135,7 @@ mod tests {
             let words = format!("invalid limit {limit:?}: a number from 1 to 100 is meant");
             assert_eq!(refusal("limit", limit), words);
         }
-        for cursor in ["x", "!!!", "MQ", "MmE", "MWEvYg"] {
-            assert!(refusal("cursor", cursor).starts_with("invalid cursor: "), "{cursor}");
-        }
+        assert!(refusal("cursor", "x").starts_with("invalid cursor: "));
         assert_eq!(
             refusal("updated_since", "yesterday"),
             "invalid updated_since \"yesterday\": a time of RFC 3339 is meant, such as 2026-01-31T12:00:00Z"
@@ -170,40 +145,18 @@ mod tests {
     }
 
     #[test]
-    fn pages_hold_every_name_once_while_others_come_and_go() {
-        let mut all = registrations(&["a", "b", "c", "d", "e"]);
-        let (first, next) = names(&query(&[("limit", "2")]), &all);
-        assert_eq!(first, ["a", "b"]);
-        let next = next.expect("more follow");
-        // The one that the cursor names goes, and a new one comes before it.
-        all.remove(1);
-        all.insert(0, registrations(&["0"]).remove(0));
-        let (second, next) = names(&query(&[("limit", "2"), ("cursor", &next)]), &all);
-        assert_eq!(second, ["c", "d"]);
-        let (third, next) = names(&query(&[("limit", "2"), ("cursor", &next.expect("more"))]), &all);
-        assert_eq!((third, next), (vec!["e".to_owned()], None));
-    }
-
-    #[test]
-    fn a_page_that_is_just_full_has_no_next_one() {
-        let (page, next) = names(&query(&[("limit", "2")]), &registrations(&["a", "b"]));
-        assert_eq!((page.len(), next), (2, None));
-        assert_eq!(names(&query(&[]), &[]), (vec![], None));
-    }
-
-    #[test]
     fn search_is_a_part_of_the_whole_name_in_any_case() {
         let all = registrations(&["Git", "time"]);
-        assert_eq!(names(&query(&[("search", "gIT")]), &all).0, ["Git"]);
-        assert_eq!(names(&query(&[("search", "swarm/t")]), &all).0, ["time"]);
-        assert!(names(&query(&[("search", "nope")]), &all).0.is_empty());
-        assert_eq!(names(&query(&[("search", "")]), &all).0.len(), 2);
+        assert_eq!(names(&query(&[("search", "gIT")]), &all), ["Git"]);
+        assert_eq!(names(&query(&[("search", "swarm/t")]), &all), ["time"]);
+        assert!(names(&query(&[("search", "nope")]), &all).is_empty());
+        assert_eq!(names(&query(&[("search", "")]), &all).len(), 2);
     }
 
     #[test]
     fn updated_since_takes_what_changed_at_that_time_or_later() {
         let all = registrations(&["a", "b", "c"]);
-        let since = |time: &str| names(&query(&[("updated_since", time)]), &all).0;
+        let since = |time: &str| names(&query(&[("updated_since", time)]), &all);
         assert_eq!(since("1970-01-01T00:00:02Z"), ["b", "c"]);
         assert_eq!(since("1970-01-01T02:00:02.001+02:00"), ["c"]);
         assert!(since("2030-01-01T00:00:00Z").is_empty());
@@ -212,8 +165,8 @@ mod tests {
     #[test]
     fn an_exact_version_or_the_latest() {
         let all = registrations(&["a", "b"]);
-        assert_eq!(names(&query(&[("version", "1.0.2")]), &all).0, ["b"]);
-        assert_eq!(names(&query(&[("version", "latest")]), &all).0.len(), 2);
-        assert!(names(&query(&[("version", "2.0.0")]), &all).0.is_empty());
+        assert_eq!(names(&query(&[("version", "1.0.2")]), &all), ["b"]);
+        assert_eq!(names(&query(&[("version", "latest")]), &all).len(), 2);
+        assert!(names(&query(&[("version", "2.0.0")]), &all).is_empty());
     }
 }

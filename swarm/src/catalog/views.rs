@@ -3,9 +3,10 @@
 use super::{
     Config,
     entry::{Maker, Metadata, ServerList, ServerResponse, full_name, own_name, version},
-    query::Raw,
+    page::{Filling, Step},
+    query::{self, Raw},
 };
-use crate::{admin::Clients, api::Endpoints};
+use crate::{admin::Clients, api::Endpoints, url::reachable};
 use axum::{
     Json, Router,
     extract::{Path, Query, Request, State, rejection::QueryRejection},
@@ -18,7 +19,7 @@ use kit::{directory::State as Liveness, host::Context};
 use proto::registry::{Kind, Registration};
 use registry_client::{Error, Filter};
 use serde_json::json;
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 /// What handlers know.
 #[derive(Clone)]
@@ -98,9 +99,7 @@ async fn list(
 ) -> Answer<ServerList> {
     let query = raw?.0.check().map_err(|words| Problem(StatusCode::BAD_REQUEST, words))?;
     let edge = catalog.edge(&headers)?;
-    let filter = Filter { kind: Kind::Backend, ..Filter::default() };
-    let registrations = catalog.clients.registry.list(&filter).await?;
-    Ok(Json(query.page(&catalog.maker(&edge), &registrations)))
+    Ok(Json(catalog.page(&query, &catalog.maker(&edge)).await?))
 }
 
 async fn versions(
@@ -145,6 +144,28 @@ impl Catalog {
         Maker { config: &self.config, edge }
     }
 
+    async fn page(&self, query: &query::Query, maker: &Maker<'_>) -> Result<ServerList, Error> {
+        match self.fill(Filling::new(query, maker)).await {
+            // The place in the registry is of another version of it: the name in the cursor is not.
+            Err(Error::Invalid(_)) if query.from.is_some() => {
+                self.fill(Filling::from_the_start(query, maker)).await
+            }
+            settled => settled,
+        }
+    }
+
+    async fn fill(&self, mut filling: Filling<'_>) -> Result<ServerList, Error> {
+        let filter = Filter { kind: Kind::Backend, ..Filter::default() };
+        loop {
+            let token = filling.token().to_owned();
+            let page = self.clients.registry.page(&filter, filling.size(), token).await?;
+            match filling.take(&page.registrations, page.next) {
+                Step::More(more) => filling = more,
+                Step::Done(list) => return Ok(list),
+            }
+        }
+    }
+
     async fn find(&self, name: &str) -> Result<Registration, Problem> {
         let missing = || {
             let example = full_name(&self.config, "<name>");
@@ -168,6 +189,7 @@ impl Catalog {
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let bound = self.own_edge.as_deref().map(str::to_owned).or_else(|| self.other_edge());
+        // An edge that is bound to all interfaces is named as the client came to us.
         bound.map(|url| reachable(&url, host)).ok_or_else(|| {
             let words = "no edge is known yet; catalog.public_url names one";
             Problem(StatusCode::SERVICE_UNAVAILABLE, words.to_owned())
@@ -179,35 +201,5 @@ impl Catalog {
         let living = edges.iter().filter(|edge| edge.state != Liveness::Down);
         let mcp = living.filter_map(|edge| edge.meta.get(transport_edge::META_MCP)).next()?;
         Some(format!("http://{mcp}/mcp"))
-    }
-}
-
-/// An edge that is bound to all interfaces is reached under the name that the client came by.
-fn reachable(url: &str, host: Option<&str>) -> String {
-    let Some(authority) = url.strip_prefix("http://").and_then(|rest| rest.split('/').next()) else {
-        return url.to_owned();
-    };
-    let bound = authority.parse::<SocketAddr>().ok().filter(|bound| bound.ip().is_unspecified());
-    let asked = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
-    match (bound, asked) {
-        (Some(bound), Some(asked)) => {
-            url.replacen(authority, &format!("{}:{}", asked.host(), bound.port()), 1)
-        }
-        _ => url.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_edge_on_all_interfaces_is_named_as_the_client_knows_it() {
-        let named = |url: &str, host: &str| reachable(url, Some(host));
-        assert_eq!(named("http://0.0.0.0:7700/mcp", "10.1.2.3:7600"), "http://10.1.2.3:7700/mcp");
-        assert_eq!(named("http://[::]:7700/mcp", "[fd00::1]:7600"), "http://[fd00::1]:7700/mcp");
-        assert_eq!(named("http://0.0.0.0:7700/mcp", "mcp.example"), "http://mcp.example:7700/mcp");
-        assert_eq!(named("http://127.0.0.1:7700/mcp", "other:7600"), "http://127.0.0.1:7700/mcp");
-        assert_eq!(reachable("http://0.0.0.0:7700/mcp", None), "http://0.0.0.0:7700/mcp");
     }
 }

@@ -4,7 +4,7 @@ mod node_args;
 mod registry;
 
 pub use node_args::NodeArgs;
-pub use registry::{ApplyArgs, ExportArgs, ImportArgs, PlanArgs, RegistryCommand};
+pub use registry::{ApplyArgs, ExportArgs, ImportArgs, ListArgs, PlanArgs, RegistryCommand};
 
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -261,15 +261,35 @@ mod tests {
         let service = Cli::try_parse_from(["swarm", "registry", "--grpc", "127.0.0.1:0"]);
         let service = service.expect("runs the service").command;
         assert!(matches!(service, Command::Registry { command: None, .. }));
-        let list = Cli::try_parse_from(["swarm", "registry", "list", "-o", "json"]);
-        let list = list.expect("lists").command;
-        assert!(matches!(
-            list,
-            Command::Registry {
-                command: Some(RegistryCommand::List(OperatorArgs { output: Format::Json, .. })),
-                ..
-            }
-        ));
+        assert_eq!(list(&["-o", "json"]).expect("lists").operator.output, Format::Json);
+    }
+
+    fn list(args: &[&str]) -> Result<ListArgs, String> {
+        let cli = Cli::try_parse_from([&["swarm", "registry", "list"], args].concat());
+        match cli.map_err(|error| error.to_string())?.command {
+            Command::Registry { command: Some(RegistryCommand::List(args)), .. } => Ok(args),
+            other => panic!("not a list: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_filters_of_a_list_become_a_query() {
+        assert_eq!(list(&[]).expect("all backends").query(), "kind=backend");
+        let line = "--kind any --prefix t --label a=b --label c== --tool now --transport http --zone z1 \
+            --limit 2 --page-token 0a";
+        let args: Vec<&str> = line.split_whitespace().collect();
+        let wanted = "kind=any&prefix=t&tool=now&transport=http&zone=z1&limit=2&page_token=0a\
+            &label=a%3Db&label=c%3D%3D";
+        assert_eq!(list(&args).expect("a list").query(), wanted);
+    }
+
+    #[test]
+    fn a_filter_that_makes_no_sense_is_told_before_a_node_is_asked() {
+        let refusal = |args: &[&str]| list(args).expect_err("refused");
+        let words = "kind is \"bakend\"; backend, agent, worker, property, counter or any are meant";
+        assert!(refusal(&["--kind", "bakend"]).contains(words), "{}", refusal(&["--kind", "bakend"]));
+        assert!(refusal(&["--label", "team"]).contains("label is \"team\"; KEY=VALUE is meant"));
+        assert!(refusal(&["--limit", "0"]).contains("limit is \"0\"; 1 to 1000 is meant"));
     }
 
     #[test]

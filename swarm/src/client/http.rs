@@ -1,5 +1,6 @@
 //! Plain HTTP/1.1 requests with a deadline and a size limit.
 
+use crate::url::reachable;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
@@ -169,9 +170,10 @@ impl Http {
     }
 }
 
+/// Where a URL leads; what listens on all interfaces of this machine is met on loopback.
 fn address(url: &str) -> Result<(Uri, String), HttpError> {
     let wrong = || HttpError::Url { url: url.to_owned() };
-    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    let uri: Uri = reachable(url, None).parse().map_err(|_| wrong())?;
     if uri.scheme_str() != Some("http") {
         return Err(wrong());
     }

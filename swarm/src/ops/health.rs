@@ -11,11 +11,7 @@ use crate::{
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use kit::run::ENDPOINTS_FILE;
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -61,20 +57,11 @@ fn admin_url(args: &HealthArgs) -> Result<String, CliError> {
         let words = format!("{} is not there: the node is not ready", file.display());
         return Err(CliError::new(Failure::Failed, words));
     }
-    Ok(written.unwrap_or_else(|| format!("http://{}", reachable(config.node.admin))))
+    Ok(written.unwrap_or_else(|| format!("http://{}", config.node.admin)))
 }
 
 fn written_endpoint(data: &Path) -> Option<String> {
     let text = std::fs::read(data.join(ENDPOINTS_FILE)).ok()?;
     let endpoints: Endpoints = serde_json::from_slice(&text).ok()?;
-    let addr: SocketAddr = endpoints.admin.strip_prefix("http://")?.parse().ok()?;
-    Some(format!("http://{}", reachable(addr)))
-}
-
-/// What listens on all interfaces is asked over loopback.
-fn reachable(addr: SocketAddr) -> SocketAddr {
-    match addr.ip() {
-        ip if ip.is_unspecified() => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), addr.port()),
-        _ => addr,
-    }
+    Some(endpoints.admin)
 }

@@ -59,6 +59,9 @@ pub(super) fn member_table(members: &[Member], wide: bool) -> String {
 pub async fn tools(command: &ToolsCommand) -> Result<(), CliError> {
     let ToolsCommand::List(args) = command;
     let tools: Tools = Api::new(args).get("tools").await?;
+    for (backend, reason) in &tools.stopped {
+        to_stderr(&format!("warning: the tools of {backend} cannot be called: {reason}"));
+    }
     print(args.output, &tools);
     Ok(())
 }
@@ -131,12 +134,13 @@ impl Show for Sessions {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::collections::BTreeMap;
 
     #[test]
     fn tools_show_their_arguments() {
         let tool = json!({"name": "time_now", "description": "\n  Now.\nMore", "inputSchema":
             {"properties": {"timezone": {}, "format": {}}, "required": ["timezone"]}});
-        let shown = Tools { tools: vec![tool] }.table(false);
+        let shown = Tools { tools: vec![tool], stopped: BTreeMap::new() }.table(false);
         assert!(shown.ends_with("time_now  [format] timezone  Now."), "{shown}");
     }
 }

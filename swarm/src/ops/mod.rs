@@ -22,6 +22,7 @@ use crate::{
     cli::OperatorArgs,
     client::{Http, HttpError},
     error::{CliError, Failure},
+    url,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -62,9 +63,13 @@ impl Api {
     }
 }
 
-/// Where the node at `endpoint` answers.
+/// Where the node at `endpoint` answers. What listens there on all interfaces is met under the name
+/// by which the node was reached.
 pub async fn endpoints(http: &Http, endpoint: &str, timeout: Duration) -> Result<Endpoints, CliError> {
-    ask(http, &base(endpoint), Method::GET, "endpoints", Bytes::new(), timeout).await
+    let base = base(endpoint);
+    let found: Endpoints = ask(http, &base, Method::GET, "endpoints", Bytes::new(), timeout).await?;
+    let mcp = found.mcp.map(|mcp| url::reachable(&mcp, url::authority(&base)));
+    Ok(Endpoints { mcp, ..found })
 }
 
 /// `127.0.0.1:7600` is meant as a URL.

@@ -3,7 +3,7 @@
 use super::{Api, source};
 use crate::{
     api::{Action, Backend, Export, ExportRequest, ImportServer, Mode, Plan, PlanRequest, Registry, Step},
-    cli::{ApplyArgs, ExportArgs, ImportArgs, OperatorArgs, PlanArgs, RegistryCommand},
+    cli::{ApplyArgs, ExportArgs, ImportArgs, ListArgs, OperatorArgs, PlanArgs, RegistryCommand},
     error::{CliError, Failure},
     export,
     import::Import,
@@ -21,9 +21,13 @@ pub async fn registry(command: &RegistryCommand) -> Result<(), CliError> {
     }
 }
 
-async fn list(args: &OperatorArgs) -> Result<(), CliError> {
-    let registry: Registry = Api::new(args).get("registry").await?;
-    print(args.output, &registry);
+async fn list(args: &ListArgs) -> Result<(), CliError> {
+    let path = format!("registry?{}", args.query());
+    let registry: Registry = Api::new(&args.operator).get(&path).await?;
+    print(args.operator.output, &registry);
+    if let Some(next) = registry.next_page_token.filter(|_| !args.operator.output.is_data()) {
+        to_stderr(&format!("more follow: the same with --page-token {next}"));
+    }
     Ok(())
 }
 
@@ -146,10 +150,14 @@ fn details(step: &Step) -> String {
     let parts = changes.chain([step.target.clone(), step.reason.clone()]);
     parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
 }
+
 impl Show for Registry {
     fn table(&self, wide: bool) -> String {
         if wide {
             return wide_table(&self.registrations);
+        }
+        if self.registrations.iter().any(|registration| registration.kind != "backend") {
+            return table_of_kinds(&self.registrations);
         }
         let mut table = Table::new(["BACKEND", "STATE", "TRANSPORT", "TOOLS", "REASON"]);
         for backend in &self.registrations {
@@ -165,13 +173,48 @@ impl Show for Registry {
     }
 }
 
+/// What names of every kind have.
+fn table_of_kinds(registrations: &[Backend]) -> String {
+    let mut table = Table::new(["NAME", "KIND", "OWNER", "STATE", "LABELS"]);
+    for registration in registrations {
+        table.row([
+            registration.name.clone(),
+            registration.kind.clone(),
+            registration.owner.clone(),
+            registration.state.clone(),
+            labels(registration),
+        ]);
+    }
+    table.render()
+}
+
+/// "team=a zone=b"
+fn labels(registration: &Backend) -> String {
+    let pairs = registration.labels.iter().map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(" ")
+}
+
 fn wide_table(backends: &[Backend]) -> String {
-    let head =
-        ["BACKEND", "STATE", "TRANSPORT", "ERA", "TOOLS", "CALLS", "ERRORS", "OWNER", "TARGET", "REASON"];
+    let head = [
+        "BACKEND",
+        "KIND",
+        "STATE",
+        "TRANSPORT",
+        "ERA",
+        "TOOLS",
+        "CALLS",
+        "ERRORS",
+        "OWNER",
+        "ZONE",
+        "LABELS",
+        "TARGET",
+        "REASON",
+    ];
     let mut table = Table::new(head);
     for backend in backends {
         table.row([
             backend.name.clone(),
+            backend.kind.clone(),
             backend.state.clone(),
             backend.transport.clone(),
             backend.era.clone(),
@@ -179,6 +222,8 @@ fn wide_table(backends: &[Backend]) -> String {
             backend.calls.to_string(),
             backend.errors.to_string(),
             backend.owner.clone(),
+            backend.zone.clone(),
+            labels(backend),
             backend.target.clone(),
             backend.reason.clone(),
         ]);
@@ -194,6 +239,8 @@ impl Show for Backend {
             ("transport", self.transport.clone()),
             ("target", self.target.clone()),
             ("owner", self.owner.clone()),
+            ("zone", self.zone.clone()),
+            ("labels", labels(self)),
             ("state", self.state.clone()),
             ("reason", self.reason.clone()),
             ("era", self.era.clone()),

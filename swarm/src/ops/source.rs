@@ -8,6 +8,7 @@ use crate::{
     client::{Http, HttpError},
     error::{CliError, Failure},
     import::{self, Form, Import, Origin},
+    url::encoded,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -213,15 +214,6 @@ fn with(uri: &Uri, path: &str, query: &str) -> Option<Uri> {
 fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
     let parts = query.split('&').filter(|part| !part.is_empty());
     parts.map(|part| part.split_once('=').unwrap_or((part, "")))
-}
-
-/// Percent-encoded, all but the unreserved (RFC 3986 2.3).
-fn encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
 }
 
 fn not_read(error: HttpError) -> CliError {

@@ -1,6 +1,12 @@
 //! Real `swarm` processes on free ports.
 #![allow(dead_code, unreachable_pub)]
 
+use kit::rpc::with_deadline;
+use proto::registry::{
+    BackendSpec, Durability, HttpTransport, Kind, RegisterBatchRequest, RegisterRequest, Registration,
+    backend_spec::Transport, register_outcome::Outcome, registration::Spec,
+    registry_service_client::RegistryServiceClient,
+};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -11,6 +17,7 @@ use std::{
     sync::mpsc,
     time::Duration,
 };
+use tonic::transport::Channel;
 
 /// How long a node may take to be ready on a busy machine.
 const READY: Duration = Duration::from_secs(30);
@@ -115,6 +122,36 @@ impl Node {
         answer
     }
 
+    /// Registers all of them as a service does it: in one request, each for an hour.
+    pub fn register(&self, registrations: Vec<Registration>) {
+        let entry = |registration| RegisterRequest {
+            request_id: proto::ids::request_id(),
+            ttl_ms: 3_600_000,
+            registration: Some(registration),
+            ..RegisterRequest::default()
+        };
+        let entries = registrations.into_iter().map(entry).collect();
+        let answer = self.registry(|mut registry| async move {
+            let request = with_deadline(RegisterBatchRequest { entries }, READY);
+            registry.register_batch(request).await.expect("an answer").into_inner()
+        });
+        for outcome in answer.outcomes {
+            assert!(matches!(outcome.outcome, Some(Outcome::Registered(_))), "{outcome:?}");
+        }
+    }
+
+    /// Asks registry-svc itself.
+    pub fn registry<T, F>(&self, ask: impl FnOnce(RegistryServiceClient<Channel>) -> F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let url = format!("http://{}", self.fact("grpc"));
+            ask(RegistryServiceClient::connect(url).await.expect("connects")).await
+        })
+    }
+
     /// What an operator's command answers as JSON.
     pub fn json(&self, args: &[&str]) -> Option<Value> {
         let output = swarm().args(args).args(["-o", "json", "--endpoint", self.admin()]).output();
@@ -127,6 +164,26 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A name of a kind, for [`Node::register`].
+pub fn named(name: &str, kind: Kind, labels: &[(&str, &str)]) -> Registration {
+    Registration {
+        name: name.to_owned(),
+        kind: kind.into(),
+        owner: "team".to_owned(),
+        labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        durability: Durability::Ephemeral.into(),
+        ..Registration::default()
+    }
+}
+
+/// A backend over HTTP where nobody listens, for [`Node::register`].
+pub fn backend(name: &str, zone: &str, labels: &[(&str, &str)]) -> Registration {
+    let http = HttpTransport { url: "http://127.0.0.1:9/mcp".to_owned(), ..HttpTransport::default() };
+    let transport = Some(Transport::Http(http));
+    let spec = BackendSpec { transport, zone: zone.to_owned(), ..BackendSpec::default() };
+    Registration { spec: Some(Spec::Backend(spec)), ..named(name, Kind::Backend, labels) }
 }
 
 /// A node that is not known to be ready.

@@ -9,7 +9,7 @@ use super::{
     spawner::Spawner,
 };
 use crate::core::catalog::Catalog;
-use kit::host::Context;
+use kit::{flags::Switches, host::Context};
 use parking_lot::RwLock;
 use proto::{
     edge,
@@ -39,6 +39,8 @@ const GATHER: Duration = Duration::from_millis(100);
 /// Tool names that the registry takes of one backend, and their bytes.
 const TOOLS_MAX: usize = 1000;
 const TOOL_BYTES_MAX: usize = 16 << 10;
+/// What the switches of backends are called, before the name.
+const KILL: &str = "kill.backend.";
 /// How long the end of all processes may take: closed input, TERM, KILL.
 const END: Duration = Duration::from_secs(5);
 
@@ -58,6 +60,8 @@ struct Shared {
     edge: String,
     /// `None` when all backends are the configuration's.
     names: Option<Names>,
+    /// Which backends an operator has switched off.
+    off: Switches,
     /// The definitions have been read in full once.
     defined: watch::Sender<bool>,
 }
@@ -80,7 +84,7 @@ impl Backends {
             Some((client, tiers)) => {
                 let mirror = tiers.mirror();
                 backends.spawn(follow_registry(mirror, fixed, sender, backends.shared.clone()));
-                backends.spawn(report(backends.shared.clone(), client));
+                backends.spawn(report(backends.shared.clone(), client, ctx.flags.subscribe()));
             }
         }
         backends.spawn(reconcile(backends.shared.clone(), definitions, backends.stop.clone()));
@@ -115,6 +119,7 @@ impl Backends {
             deps,
             edge: ctx.node.clone(),
             names,
+            off: ctx.flags.switches(KILL),
             defined: watch::Sender::new(false),
         };
         // Backends outlive the drain: calls in flight end with them.
@@ -164,7 +169,7 @@ impl Backends {
     pub fn views(&self) -> Vec<edge::Backend> {
         let catalog = self.catalog();
         let live = self.shared.live.read();
-        live.values().map(|backend| view(backend, &catalog)).collect()
+        live.values().map(|backend| self.shared.view(backend, &catalog)).collect()
     }
 
     /// Resolves when the definitions are known and each backend has been tried, or at the
@@ -260,8 +265,9 @@ async fn follow_registry(
     }
 }
 
-/// Tells the registry what is seen here: at each change, and before it would be forgotten.
-async fn report(shared: Arc<Shared>, client: RegistryClient) {
+/// Tells the registry what is seen here: at each change, of a switch too, and before it would be
+/// forgotten.
+async fn report(shared: Arc<Shared>, client: RegistryClient, mut flags: watch::Receiver<u64>) {
     loop {
         let changed = shared.sink.changed();
         let ttl = match client.report_status(&shared.edge, shared.reports()).await {
@@ -271,18 +277,33 @@ async fn report(shared: Arc<Shared>, client: RegistryClient) {
                 Duration::from_secs(3)
             }
         };
-        let _ = timeout(ttl / 3, changed).await;
+        tokio::select! {
+            _ = timeout(ttl / 3, changed) => {}
+            // Who holds a switch holds the sender: this does not fail.
+            _ = flags.changed() => {}
+        }
         sleep(GATHER).await;
     }
 }
 
 impl Shared {
+    /// What is seen of a backend; that an operator has switched it off stands before all else, for
+    /// nobody is served. What it offers stays in the lists.
+    fn view(&self, backend: &Backend, catalog: &Catalog) -> edge::Backend {
+        let mut view = view(backend, catalog);
+        if self.off.thrown(backend.name()) {
+            view.state = "stopped".into();
+            view.reason = format!("switched off by an operator ({KILL}{})", backend.name());
+        }
+        view
+    }
+
     fn reports(&self) -> Vec<BackendReport> {
         let catalog = self.sink.catalog();
         let observed_at_ms = self.deps.clock.timestamp().0;
         let live = self.live.read();
         let report = |backend: &Arc<Backend>| {
-            let view = view(backend, &catalog);
+            let view = self.view(backend, &catalog);
             let status = BackendStatus {
                 state: view.state,
                 reason: view.reason,
