@@ -225,7 +225,9 @@ impl Session {
     }
 
     /// Ends the session.
-    pub async fn delete(&self, url: &str) -> Result<StatusCode> {
-        Ok(http(Method::DELETE, url, &self.headers(), Bytes::new()).await?.status)
+    pub async fn delete(&self, url: &str) -> Result<()> {
+        let Answer { status, body, .. } = http(Method::DELETE, url, &self.headers(), Bytes::new()).await?;
+        ensure!(status.is_success(), "DELETE was answered {status}: {}", String::from_utf8_lossy(&body));
+        Ok(())
     }
 }

@@ -183,7 +183,7 @@ pub fn backend(name: &str, zone: &str, labels: &[(&str, &str)]) -> Registration 
     let http = HttpTransport { url: "http://127.0.0.1:9/mcp".to_owned(), ..HttpTransport::default() };
     let transport = Some(Transport::Http(http));
     let spec = BackendSpec { transport, zone: zone.to_owned(), ..BackendSpec::default() };
-    Registration { spec: Some(Spec::Backend(spec)), ..named(name, Kind::Backend, labels) }
+    Registration { spec: Some(Spec::Backend(spec.into())), ..named(name, Kind::Backend, labels) }
 }
 
 /// A node that is not known to be ready.
