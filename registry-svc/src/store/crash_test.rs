@@ -34,7 +34,7 @@ const NAMES: usize = 40;
 const BURST: usize = 6;
 /// Images of each moment beside the two that lose nothing and everything;
 /// `SWARM_CRASH_IMAGES` asks for more.
-const RANDOM_IMAGES: usize = 2;
+const RANDOM_IMAGES: usize = 7;
 /// Of the first crashes every so many-th crashes a second time, at each sync of the recovery.
 const SECOND_CRASHES: usize = 16;
 

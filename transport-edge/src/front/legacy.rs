@@ -422,11 +422,24 @@ async fn get(edge: &Arc<Edge>, live: &Arc<Live>, inbound: &Inbound) -> Reply {
 async fn delete(edge: &Arc<Edge>, live: &Arc<Live>) -> Reply {
     live.terminate();
     edge.sessions.remove(live);
-    match edge.store.delete(&live.id, &live.principal).await {
+    match end(edge, live).await {
         Ok(()) => {
             tracing::info!(session = live.hash, "session ended by its client");
             answer::empty(StatusCode::NO_CONTENT)
         }
         Err(error) => problems::unavailable(None, &error.to_string()),
+    }
+}
+
+/// What may have been done is said once more: it does no harm, and the client has gone on.
+async fn end(edge: &Edge, live: &Live) -> Result<(), StoreError> {
+    match edge.store.delete(&live.id, &live.principal).await {
+        Err(StoreError::Unknown(_) | StoreError::Unavailable(_)) => {
+            match edge.store.delete(&live.id, &live.principal).await {
+                Err(StoreError::NotFound) => Ok(()),
+                ended => ended,
+            }
+        }
+        ended => ended,
     }
 }
