@@ -11,7 +11,7 @@ use crate::{
     metrics::Metrics,
     net::{Listener, Net, TcpNet},
     readiness::{Condition, Readiness},
-    rpc::{self, Channels},
+    rpc::{self, Channels, server::Port},
     shared::Shared,
     shutdown::{Failure, Shutdown},
     supervise::Tasks,
@@ -244,6 +244,7 @@ pub enum HostError {
 pub struct Host {
     context: Context,
     grpc: Arc<dyn Listener>,
+    loops: usize,
     admin: Arc<dyn Listener>,
     hosts: admin::Hosts,
     data: Option<OpenDataDir>,
@@ -281,7 +282,8 @@ impl Host {
         let extra = config.admin_hosts.iter().cloned().chain([config.name.clone()]);
         let hosts = admin::Hosts::new(config.admin, extra);
         let node = context.readiness.condition("node");
-        Ok(Host { context, grpc, admin, hosts, data, writer, node, drain: config.drain })
+        let loops = config.grpc_loops();
+        Ok(Host { context, grpc, loops, admin, hosts, data, writer, node, drain: config.drain })
     }
 
     /// A node for tests: free ports on loopback, nothing kept.
@@ -308,7 +310,7 @@ impl Host {
 
     /// Serves both ports. The node is ready once every other condition holds too.
     pub async fn serve(self) -> Served {
-        let Host { context, grpc, admin, hosts, data, node, drain, writer: _ } = self;
+        let Host { context, grpc, loops, admin, hosts, data, node, drain, writer: _ } = self;
         let stop = CancellationToken::new();
         let router = admin::router(&context.admin, context.metrics.clone(), context.readiness.clone(), hosts);
         let admin = tokio::spawn({
@@ -317,7 +319,8 @@ impl Host {
         });
         let grpc = tokio::spawn({
             let (context, stop) = (context.clone(), stop.clone());
-            async move { serve_grpc(&context, grpc, stop).await }
+            let port = Port { listener: grpc, loops };
+            async move { serve_grpc(&context, port, stop).await }
         });
         if context.flags.in_file() {
             context.tasks.background("flags", context.flags.clone().watch());
@@ -333,9 +336,9 @@ impl Host {
     }
 }
 
-async fn serve_grpc(context: &Context, listener: Arc<dyn Listener>, stop: CancellationToken) {
+async fn serve_grpc(context: &Context, port: Port, stop: CancellationToken) {
     let Context { rpc, metrics, readiness, shutdown, .. } = context;
-    if let Err(error) = rpc::server::serve(rpc, listener, metrics, readiness.clone(), shutdown, stop).await {
+    if let Err(error) = rpc::server::serve(rpc, port, metrics, readiness.clone(), shutdown, stop).await {
         shutdown.fail(1, format!("grpc server: {error}"));
     }
 }

@@ -40,6 +40,10 @@ pub trait Listener: Send + Sync + 'static {
     async fn accept(&self) -> io::Result<(BoxedStream, SocketAddr)>;
     /// The bound address.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+    /// The listener itself, where it is of TCP: its connections may be driven by other runtimes.
+    fn tcp(&self) -> Option<&TcpListener> {
+        None
+    }
 }
 
 /// TCP with nodelay.
@@ -70,6 +74,10 @@ impl Listener for TcpListener {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         TcpListener::local_addr(self)
     }
+
+    fn tcp(&self) -> Option<&TcpListener> {
+        Some(self)
+    }
 }
 
 /// A TCP listener that shares its port with other processes (`SO_REUSEPORT`).
@@ -91,6 +99,10 @@ pub struct Accepted {
 }
 
 impl Accepted {
+    pub(crate) fn new(stream: BoxedStream, peer: SocketAddr, abort: &CancellationToken) -> Self {
+        Self { stream, peer, aborted: Box::pin(abort.clone().cancelled_owned()) }
+    }
+
     /// Who connected.
     pub fn peer(&self) -> SocketAddr {
         self.peer
@@ -166,8 +178,7 @@ pub fn incoming(
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let aborted = Box::pin(abort.clone().cancelled_owned());
-                    return Some((Accepted { stream, peer, aborted }, (listener, abort)));
+                    return Some((Accepted::new(stream, peer, &abort), (listener, abort)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");

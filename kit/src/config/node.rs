@@ -6,8 +6,13 @@ use serde::{Deserialize, Serialize};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    thread::available_parallelism,
     time::Duration,
 };
+
+/// Event loops of the gRPC port: as many by default at most, and at most.
+const LOOPS_MAX: usize = 8;
+const LOOPS_LIMIT: usize = 256;
 
 /// Section `[node]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +28,9 @@ pub struct NodeConfig {
     pub admin_hosts: Vec<String>,
     /// gRPC listener.
     pub grpc: SocketAddr,
+    /// Event loops that serve the gRPC port, each with connections of its own. Unset: one for each
+    /// core, at most 8; 0: none of its own, the node's runtime serves it.
+    pub grpc_loops: Option<usize>,
     /// Host under which others reach this node. Unset: the address of `grpc`, or when that
     /// is all interfaces, the address that the default route leaves from.
     pub advertise: Option<String>,
@@ -61,6 +69,7 @@ impl Default for NodeConfig {
             admin: loopback(7600),
             admin_hosts: Vec::new(),
             grpc: loopback(7610),
+            grpc_loops: None,
             advertise: None,
             zone: "default".into(),
             cluster: "local".into(),
@@ -85,9 +94,16 @@ impl NodeConfig {
             data: DataDir::Memory,
             admin: loopback(0),
             grpc: loopback(0),
+            // Tests move the clock of their own runtime.
+            grpc_loops: Some(0),
             drain: Duration::from_secs(2),
             ..Self::default()
         }
+    }
+
+    /// Event loops of the gRPC port; 0 is the node's own runtime.
+    pub fn grpc_loops(&self) -> usize {
+        self.grpc_loops.unwrap_or_else(|| available_parallelism().map_or(1, usize::from).min(LOOPS_MAX))
     }
 
     /// Refuses what parses but makes no sense.
@@ -108,6 +124,9 @@ impl NodeConfig {
                 &self.grpc.to_string(),
                 "listens on every interface: set node.advertise, the host under which others reach this node",
             ));
+        }
+        if let Some(loops) = self.grpc_loops.filter(|loops| *loops > LOOPS_LIMIT) {
+            return Err(invalid("grpc_loops", &loops.to_string(), "at most 256 are allowed"));
         }
         if !self.members.is_empty() && !self.gossip_endpoints.is_empty() {
             let first = self.members.first().map(ToString::to_string).unwrap_or_default();

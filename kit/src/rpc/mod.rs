@@ -2,6 +2,7 @@
 
 pub mod client;
 mod guard;
+mod loops;
 pub mod server;
 pub mod status;
 

@@ -1,6 +1,10 @@
 //! The gRPC server of a process: services are added, then all are served on one port.
 
-use super::{CONNECTION_WINDOW, STREAM_WINDOW, guard::GuardLayer};
+use super::{
+    CONNECTION_WINDOW, STREAM_WINDOW,
+    guard::GuardLayer,
+    loops::{self, Ends, Serve},
+};
 use crate::{
     metrics::Metrics,
     net::{Accepted, Listener, incoming},
@@ -8,13 +12,21 @@ use crate::{
     shutdown::Shutdown,
 };
 use axum::response::IntoResponse;
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 use std::{convert::Infallible, fmt, io, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, server::NamedService, service::RoutesBuilder, transport::Server};
+use tonic::{
+    body::Body,
+    server::NamedService,
+    service::RoutesBuilder,
+    transport::{Server, server::Router},
+};
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tower::Service;
+use tower::{
+    Service,
+    layer::util::{Identity, Stack},
+};
 
 /// Calls that one connection may have open.
 const STREAMS_PER_CONNECTION: u32 = 4096;
@@ -76,34 +88,58 @@ impl fmt::Debug for Routes {
     }
 }
 
+/// A port, and by how many event loops it is served: by the runtime of the node when it is 0, or
+/// when the network's connections cannot be moved.
+pub(crate) struct Port {
+    pub(crate) listener: Arc<dyn Listener>,
+    pub(crate) loops: usize,
+}
+
 /// Serves until `stop`, then finishes the open calls. Connections break at the node's abort.
 pub(crate) async fn serve(
     routes: &Routes,
-    listener: Arc<dyn Listener>,
+    port: Port,
     metrics: &Metrics,
     readiness: Readiness,
     shutdown: &Shutdown,
     stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+) -> io::Result<()> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let (mut builder, names, descriptors) = routes.close();
     builder.add_service(health);
     add_reflection(&mut builder, &descriptors);
     let report = report_health(reporter, names, readiness, shutdown.clone());
-    let connections = incoming(listener, shutdown.abort_token()).map(Ok::<Accepted, io::Error>);
-    let serve = Server::builder()
+    let router = Server::builder()
         .layer(GuardLayer::new(metrics))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .add_routes(builder.routes())
-        .serve_with_incoming_shutdown(connections, stop.cancelled_owned());
+        .add_routes(builder.routes());
+    let ends = Ends { stop, abort: shutdown.abort_token() };
     tokio::select! {
-        served = serve => served,
+        served = serve_port(router, port, ends) => served,
         () = report => Ok(()),
         () = shutdown.aborted() => Ok(()),
+    }
+}
+
+async fn serve_port(server: impl Serve, port: Port, ends: Ends) -> io::Result<()> {
+    if port.loops > 0 && port.listener.tcp().is_some() {
+        return loops::serve(server, port.listener, port.loops, ends).await;
+    }
+    let connections = Box::pin(incoming(port.listener, ends.abort).map(Ok));
+    server.serve_all(connections, ends.stop).await.map_err(io::Error::other)
+}
+
+impl Serve for Router<Stack<GuardLayer, Identity>> {
+    async fn serve_all(
+        self,
+        incoming: impl Stream<Item = io::Result<Accepted>> + Send + Unpin + 'static,
+        stop: CancellationToken,
+    ) -> Result<(), tonic::transport::Error> {
+        self.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use tonic::{Request, Response, Status, body::Body, server::NamedService, transport::Channel};
 use tonic_prost::ProstCodec;
 
-/// Answers by what it is asked: `echo x`, `panic`, `unavailable`, `slow`.
+/// Answers by what it is asked: `echo x`, `panic`, `unavailable`, `slow`, `thread`.
 #[derive(Clone, Default)]
 pub(crate) struct Echo {
     pub(crate) calls: Arc<AtomicU32>,
@@ -58,6 +58,7 @@ impl tower::Service<Request<String>> for Handler {
         Box::pin(async move {
             match asked.as_str() {
                 "unavailable" => Err(kit::rpc::status::unavailable("try later")),
+                "thread" => Ok(Response::new(std::thread::current().name().unwrap_or_default().to_owned())),
                 "slow" => {
                     tokio::time::sleep(Duration::from_secs(30)).await;
                     Ok(Response::new(asked))

@@ -1,7 +1,8 @@
 //! Names to values, sharded by the published hash: one writer a shard, readers without a lock.
 //!
 //! A name of up to [`INLINE`] bytes lies with its version in one slot of 64 bytes, on one cache
-//! line, and is all that a lookup of a version touches. The slots are plain atomics, guarded by a
+//! line. A table of hints, one byte a slot, leads to it, so a lookup of a version touches a line of
+//! the hints, which stay in the cache, and its name's own. The slots are plain atomics, guarded by a
 //! sequence number each (a seqlock, Boehm 2012), so there is no `unsafe`, and a read writes
 //! nothing that another core reads. Longer names are kept behind a lock.
 //!

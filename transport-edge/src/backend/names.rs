@@ -2,7 +2,10 @@
 
 use super::Core;
 use parking_lot::Mutex;
-use registry_client::{Tiers, tiers::Local};
+use registry_client::{
+    Tiers,
+    tiers::{Known, Local},
+};
 use std::{collections::BTreeSet, fmt, thread::available_parallelism, time::Instant};
 
 /// Nobody is authenticated yet.
@@ -30,15 +33,19 @@ impl Names {
         if self.fixed.contains(name) {
             return true;
         }
-        let known = self.local(core).and_then(|local| local.lock().has(name, now));
-        match known {
+        match self.known(core, name, now) {
             Some(known) => known,
             None => self.tiers.ask(name).await.map_or(true, |answer| answer.registration.is_some()),
         }
     }
 
-    fn local(&self, core: Core) -> Option<&Mutex<Local>> {
-        self.locals.get(core.0 % self.locals.len())
+    fn known(&self, core: Core, name: &str, now: Instant) -> Option<bool> {
+        let mut local = self.locals.get(core.0 % self.locals.len())?.lock();
+        match local.get(name, now) {
+            Known::Found(_) => Some(true),
+            Known::Absent => Some(false),
+            Known::Ask => None,
+        }
     }
 }
 

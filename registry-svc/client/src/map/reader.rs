@@ -35,15 +35,9 @@ impl<V: Clone> Reader<V> {
     pub fn version(&mut self, name: &[u8]) -> Option<u64> {
         let key = Key::of(name);
         match key.fits() {
-            true => self.version_of(&key),
+            true => self.slots_of(&key).find(&key).map(|found| found.version),
             false => self.map.get(name).map(|(version, _)| version),
         }
-    }
-
-    /// The same for a name that fits a slot and has been hashed.
-    #[inline]
-    pub(crate) fn version_of(&mut self, key: &Key) -> Option<u64> {
-        self.slots_of(key).find(key).map(|found| found.version)
     }
 
     /// A name's value.

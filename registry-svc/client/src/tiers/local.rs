@@ -98,21 +98,6 @@ impl Local {
         }
     }
 
-    /// Whether a name is registered; `None` when the shard must be asked. L2 answers: without the
-    /// registration it costs no more than a handle.
-    #[inline]
-    pub fn has(&mut self, name: &str, now: Instant) -> Option<bool> {
-        self.asked = self.asked.wrapping_add(1);
-        if self.asked.is_multiple_of(SAMPLE) {
-            let began = self.inner.clock.now();
-            let has = self.is_registered(name, now);
-            let took = self.inner.clock.now().saturating_duration_since(began);
-            self.inner.metrics.took(Tier::L2.as_str(), took);
-            return has;
-        }
-        self.is_registered(name, now)
-    }
-
     /// A name by all three tiers.
     ///
     /// # Errors
@@ -155,17 +140,6 @@ impl Local {
             self.turn();
         }
         self.switch.1 && self.inner.view.fresh.holds_by(&mut self.until, now)
-    }
-
-    #[inline]
-    fn is_registered(&mut self, name: &str, now: Instant) -> Option<bool> {
-        if !self.may_answer(now) {
-            return None;
-        }
-        let has = self.reader.version(name.as_bytes()).is_some();
-        let known = has || !self.inner.view.names.is_partial();
-        self.cells.l2(known);
-        known.then_some(has)
     }
 
     /// `None` when the shard must be asked.
