@@ -50,7 +50,8 @@ pub(super) async fn serve(
     if let Some(listener) = listener.tcp() {
         hand_out(listener, &queues, &ends.stop).await;
     }
-    drop(queues);
+    // Whoever comes now is refused, not kept waiting.
+    drop((listener, queues));
     for end in served {
         // A loop that has gone was aborted.
         if let Ok(Err(error)) = end.await {
