@@ -33,7 +33,8 @@ impl<V: Clone> Reader<V> {
     /// A name's version; the cheapest question.
     #[inline]
     pub fn version(&mut self, name: &[u8]) -> Option<u64> {
-        let key = Key::of(name);
+        let mut key = Key::default();
+        key.set(name);
         match key.fits() {
             true => self.slots_of(&key).find(&key).map(|found| found.version),
             false => self.map.get(name).map(|(version, _)| version),

@@ -44,7 +44,7 @@ impl Key {
 
     /// Writes each word to its place: to move a key costs more than to make it.
     #[inline]
-    pub(super) fn set(&mut self, name: &[u8]) {
+    pub(crate) fn set(&mut self, name: &[u8]) {
         self.hash = hash(name);
         self.tag = if name.len() > INLINE { EMPTY } else { name.len() as u64 };
         for (at, to) in self.words.iter_mut().enumerate() {

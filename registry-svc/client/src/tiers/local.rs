@@ -148,7 +148,8 @@ impl Local {
         if !self.may_answer(now) {
             return (None, Tier::L3);
         }
-        let key = Key::of(name.as_bytes());
+        let mut key = Key::default();
+        key.set(name.as_bytes());
         if !key.fits() {
             let found = self.inner.view.names.get(name);
             return (self.lend(found), Tier::L2);
