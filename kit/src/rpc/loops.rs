@@ -1,6 +1,6 @@
 //! Event loops of a gRPC port: current-thread runtimes, each of which drives connections of its
-//! own. A call then wakes no other thread, which is half of what a unary call costs on a runtime
-//! whose threads share their work (`bench -- registry`, lines over gRPC).
+//! own. A call then wakes no other thread, as it does on a runtime whose threads share their work;
+//! for a unary call that counts (ADR 13).
 //!
 //! Connections go round, so that a few that stay long are spread evenly; `SO_REUSEPORT` would
 //! leave it to a hash, and would let two nodes take one port without a word.

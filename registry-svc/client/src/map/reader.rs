@@ -1,4 +1,4 @@
-//! Lookups of versions for one thread or one connection, which keeps the slots at hand.
+//! Lookups for one thread or one connection, which keeps the slots at hand.
 
 use super::{
     Map,
