@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    let mut code = tonic_prost_build::configure().bytes(".").btree_map(".");
+    let code = tonic_prost_build::configure().bytes(".").btree_map(".");
+    let mut code = code.codec_path("crate::codec::Codec");
     for field in BOXED {
         code = code.boxed(field);
     }

@@ -156,18 +156,6 @@ impl AsyncWrite for Accepted {
     }
 }
 
-/// Who is behind a connection, in the extensions of its requests.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
-
-impl tonic::transport::server::Connected for Accepted {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        Peer(self.peer)
-    }
-}
-
 /// Accepts for ever: a failed accept (no file descriptor left, a client gone) is logged and
 /// followed by a short pause, never by the end of the loop (RELIABILITY F40).
 pub fn incoming(

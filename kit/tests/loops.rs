@@ -9,15 +9,17 @@ use echo::{Echo, ask};
 use kit::{
     Host, NodeConfig,
     host::{Parts, Served},
-    rpc::with_deadline,
+    net::TcpNet,
+    rpc::{Channel, with_deadline},
     test::eventually,
 };
-use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
-use tokio::time::Instant;
-use tonic::{
-    Code,
-    transport::{Channel, Endpoint},
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
+use tokio::time::Instant;
+use tonic::Code;
 
 const SOON: Duration = Duration::from_secs(5);
 const LOOPS: usize = 3;
@@ -32,8 +34,7 @@ async fn node() -> (Served, Echo) {
 
 /// A connection of its own.
 async fn connect(served: &Served) -> Channel {
-    let uri = format!("http://{}", served.context().advertise);
-    Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
+    Channel::new(Arc::new(TcpNet), &served.context().advertise)
 }
 
 async fn thread_of(channel: Channel) -> String {

@@ -6,6 +6,7 @@
 
 #![warn(missing_docs)]
 
+mod codec;
 pub mod error;
 pub mod ids;
 pub mod subjects;

@@ -28,7 +28,7 @@ use support::{
     until,
 };
 use tokio::sync::watch;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, Streaming};
 
 const WRITERS: u32 = 4;
 const WRITES: u32 = 250;
@@ -87,7 +87,7 @@ async fn write(
 
 /// One watcher: what it holds, and what it was told since it last read the state.
 struct Watcher {
-    stub: RegistryServiceClient<Channel>,
+    stub: RegistryServiceClient<kit::rpc::Channel>,
     rng: StdRng,
     written: watch::Receiver<u32>,
     // 0 = to read the state.

@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// Names in the large table.
     #[arg(long, default_value_t = 1_000_000)]
     names: u64,
+    /// Event loops of the gRPC server (`node.grpc_loops`).
+    #[arg(long, default_value_t = 2)]
+    loops: usize,
     /// Parts to measure; all when none is named. Lines whose peer is left out have no ratio.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
@@ -47,6 +50,8 @@ enum Part {
     Redis,
     /// Over gRPC.
     Wire,
+    /// Of what is measured over gRPC, unary lookups alone.
+    Unary,
     /// Registers in process.
     Register,
 }
@@ -69,7 +74,8 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Row>> {
     let mut beam = beam.and_then(|beam| peer("ETS and gen_server (install erlang-base)", beam));
     let redis = options.has(Part::Redis).then(|| redis::Redis::start(options.names));
     let mut redis = redis.and_then(|redis| peer("redis (install redis-server)", redis));
-    let wire = options.has(Part::Wire).then(|| wire::Wire::start(options.names, &mut samples)).transpose()?;
+    let wired = options.has(Part::Wire) || options.has(Part::Unary);
+    let wire = wired.then(|| wire::Wire::start(options.names, options.loops, &mut samples)).transpose()?;
     for _ in 0..options.rounds {
         if let Some(maps) = &maps {
             maps.round(&mut samples);
@@ -83,8 +89,10 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Row>> {
         if let Some(redis) = &mut redis {
             redis.round(&mut samples)?;
         }
-        if let Some(wire) = &wire {
-            wire.round(&mut samples)?;
+        match &wire {
+            Some(wire) if options.has(Part::Wire) => wire.round(&mut samples)?,
+            Some(wire) => wire.lookups(&mut samples)?,
+            None => {}
         }
         if options.has(Part::Register) {
             register::round(options.names, &mut samples)?;

@@ -1,5 +1,5 @@
-//! Over gRPC on TCP: a server with an event loop for each of two cores, as it is by default there,
-//! and the client on a thread of its own, on the same cores.
+//! Over gRPC on TCP: a server with an event loop for each of two cores, as it is by default there
+//! (`--loops`), and the client on a thread of its own, on the same cores.
 
 use super::{
     Samples,
@@ -11,17 +11,17 @@ use bytes::Bytes;
 use kit::{
     config::NodeConfig,
     host::{Host, Parts},
-    rpc::with_deadline,
+    net::TcpNet,
+    rpc::{Channel, with_deadline},
 };
 use proto::registry::{LookupRequest, PackedLookup, registry_service_client::RegistryServiceClient};
 use std::{
     collections::VecDeque,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 use tokio::{runtime::Runtime, sync::oneshot, task::JoinSet};
-use tonic::transport::Channel;
 
 pub(super) type Stub = RegistryServiceClient<Channel>;
 
@@ -31,8 +31,6 @@ const BATCH: u64 = 256;
 const IN_FLIGHT: usize = 16;
 /// Streams of packed lookups, each over a connection of its own.
 const STREAMS: usize = 2;
-/// Event loops of the server.
-const LOOPS: usize = 2;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Calls in flight over all connections.
 const CALLS: usize = 256;
@@ -49,14 +47,15 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn start(names: u64, samples: &mut Samples) -> Result<Wire> {
+    /// `loops` are the server's event loops; with none of its own it is served by one runtime of one thread.
+    pub(super) fn start(names: u64, loops: usize, samples: &mut Samples) -> Result<Wire> {
         let (ready, started) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
-        let server = thread::spawn(move || serve(names, &ready, stopped));
+        let server = thread::spawn(move || serve(names, loops, &ready, stopped));
         let (address, bytes) = started.recv().context("the server did not start")?;
         samples.add("bytes of a registration in the process", bytes);
         let runtime = runtime()?;
-        let stubs = runtime.block_on(connect(&address))?;
+        let stubs = connect(&runtime, &address);
         let (large, small) = (packed(names, 1024), packed(names, 256));
         Ok(Wire { runtime, stubs, names, large, small, server: Some((stop, server)) })
     }
@@ -69,12 +68,18 @@ impl Wire {
         let (rate, p99) = self.runtime.block_on(self.streams(&self.small, 256, length))?;
         samples.add("LookupStream, 1M names, 256 x 16", rate);
         samples.add("LookupStream, 1M names, 256 x 16, p99", p99);
-        let unary = self.runtime.block_on(self.calls(length, CALLS, lookup))?;
-        samples.add("Lookup over gRPC, unary, 256 in flight", unary);
+        self.lookups(samples)?;
         let unary = self.runtime.block_on(self.calls(length, CALLS, replace))?;
         samples.add("Register over gRPC, unary, 256 in flight", unary);
         let batches = self.runtime.block_on(self.calls(length, IN_FLIGHT, replace_many))?;
         samples.add("RegisterBatch over gRPC, 256 x 16", batches * BATCH as f64);
+        Ok(())
+    }
+
+    /// Unary lookups alone.
+    pub(super) fn lookups(&self, samples: &mut Samples) -> Result<()> {
+        let unary = self.runtime.block_on(self.calls(samples.length, CALLS, lookup))?;
+        samples.add("Lookup over gRPC, unary, 256 in flight", unary);
         Ok(())
     }
 
@@ -128,30 +133,31 @@ fn runtime() -> Result<Runtime> {
 }
 
 /// Registers the names and serves; tells the address and the bytes that each name costs.
-fn serve(names: u64, ready: &mpsc::Sender<(String, f64)>, stopped: oneshot::Receiver<()>) -> Result<()> {
+fn serve(
+    names: u64,
+    loops: usize,
+    ready: &mpsc::Sender<(String, f64)>,
+    stopped: oneshot::Receiver<()>,
+) -> Result<()> {
     runtime()?.block_on(async {
-        let node = NodeConfig { grpc_loops: Some(LOOPS), ..NodeConfig::for_test("bench") };
+        let node = NodeConfig { grpc_loops: Some(loops), ..NodeConfig::for_test("bench") };
         let host = Host::bind(&node, Parts::default()).await?;
         let before = crate::process::own_resident_bytes()?;
         let (running, registry) = registry_svc::embed(register::config(), host.context()).await?;
         register::fill(&registry, names).await?;
         let bytes = (crate::process::own_resident_bytes()? - before) / names as f64;
         let served = host.serve().await;
-        ready.send((format!("http://{}", running.addr), bytes))?;
+        ready.send((running.addr.to_string(), bytes))?;
         let _ = stopped.await;
         served.kill().await;
         Ok(())
     })
 }
 
-async fn connect(address: &str) -> Result<Vec<Stub>> {
-    let mut stubs = Vec::new();
-    for _ in 0..CONNECTIONS {
-        let endpoint = Channel::from_shared(address.to_owned())?.tcp_nodelay(true);
-        let windows = endpoint.initial_stream_window_size(4 << 20).initial_connection_window_size(8 << 20);
-        stubs.push(Stub::new(windows.connect().await?));
-    }
-    Ok(stubs)
+/// Connections of their own, driven by this runtime.
+fn connect(runtime: &Runtime, address: &str) -> Vec<Stub> {
+    let _entered = runtime.enter();
+    (0..CONNECTIONS).map(|_| Stub::new(Channel::new(Arc::new(TcpNet), address))).collect()
 }
 
 async fn lookup(mut stub: Stub, n: u64) -> Result<(), tonic::Status> {

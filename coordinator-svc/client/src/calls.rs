@@ -5,7 +5,7 @@ use bytes::Bytes;
 use kit::{
     Directory,
     backoff::Backoff,
-    rpc::{Channels, MAX_MESSAGE, status::settle, with_deadline},
+    rpc::{Channel, Channels, MAX_MESSAGE, status::settle, with_deadline},
 };
 use proto::{
     coordinator::{
@@ -18,7 +18,7 @@ use proto::{
 };
 use std::{future::Future, time::Duration};
 use tokio::time::Instant;
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Response, Status};
 
 /// One try waits this long, so that a frozen leader does not eat the whole deadline.
 const TRY: Duration = Duration::from_secs(2);

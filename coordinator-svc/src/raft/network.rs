@@ -6,7 +6,7 @@ use super::{
 };
 use bytes::Bytes;
 use futures::stream;
-use kit::rpc::{MAX_MESSAGE, with_deadline};
+use kit::rpc::{Channel, MAX_MESSAGE, with_deadline};
 use openraft::{
     OptionalSend, RaftNetworkFactory, RaftNetworkV2,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
@@ -20,7 +20,7 @@ use proto::coordinator as wire;
 use proto::coordinator::raft_service_client::RaftServiceClient;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{future::Future, io, time::Duration};
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Code, Response, Status};
 
 /// Bytes of one message of a snapshot.
 const CHUNK: usize = 1024 * 1024;

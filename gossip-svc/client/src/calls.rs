@@ -8,7 +8,7 @@ use crate::{
 use kit::{
     directory::{DirectoryWriter, Instance, State},
     host::Context,
-    rpc::{CallPolicy, Channels, call, with_deadline},
+    rpc::{CallPolicy, Channel, Channels, call, with_deadline},
     supervise::Policy,
 };
 use proto::{
@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::watch;
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 /// Longest wait for one endpoint: below the renewal interval, so that the next one gets its turn.
 const DEADLINE: Duration = Duration::from_millis(800);

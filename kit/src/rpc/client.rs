@@ -1,28 +1,20 @@
 //! Channels to other processes, and calls with a deadline that retry within a budget.
 
-use super::{CONNECTION_WINDOW, STREAM_WINDOW, status};
+use super::{Channel, status};
 use crate::{backoff::Backoff, clock::Clock, net::Net};
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     fmt,
     future::Future,
-    io,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
-use tonic::{
-    Code, Request, Response, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Response, Status};
 
-/// A peer that does not accept within this time is unavailable.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Addresses that are remembered; at the limit all are forgotten (open calls go on).
 const CHANNELS_MAX: usize = 4096;
 
@@ -51,7 +43,7 @@ impl Channels {
         if cache.len() >= CHANNELS_MAX {
             cache.clear();
         }
-        let channel = self.open(addr);
+        let channel = Channel::new(self.net.clone(), addr);
         cache.insert(addr.to_owned(), channel.clone());
         channel
     }
@@ -64,32 +56,6 @@ impl Channels {
     /// The retry budget that all calls over these channels share.
     pub fn budget(&self) -> &RetryBudget {
         &self.budget
-    }
-
-    fn open(&self, addr: &str) -> Channel {
-        // The connector dials `addr`; the URI only names the authority.
-        let endpoint = Endpoint::from_shared(format!("http://{addr}"))
-            .unwrap_or_else(|_| Endpoint::from_static("http://invalid"))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
-        let (net, addr) = (self.net.clone(), addr.to_owned());
-        endpoint.connect_with_connector_lazy(tower::service_fn(move |_uri| {
-            let (net, addr) = (net.clone(), addr.clone());
-            async move { dial(&*net, &addr).await.map(TokioIo::new) }
-        }))
-    }
-}
-
-async fn dial(net: &dyn Net, addr: &str) -> io::Result<crate::net::BoxedStream> {
-    match tokio::time::timeout(CONNECT_TIMEOUT, net.connect(addr)).await {
-        Ok(connected) => connected.map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}"))),
-        Err(_) => {
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("{addr}: no connection within 500 ms")))
-        }
     }
 }
 

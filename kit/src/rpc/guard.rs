@@ -1,23 +1,22 @@
 //! What stands in front of every handler: deadline, panic, metrics, span.
 
-use super::status;
+use super::{
+    connection::Answers,
+    deadline, status,
+    table::{Answer, Table},
+};
 use crate::metrics::{CALL_BUCKETS, HistogramFamily, Metrics};
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::FutureExt as _;
 use http::uri::PathAndQuery;
 use parking_lot::RwLock;
 use prometheus_client::{encoding::EncodeLabelSet, metrics::histogram::Histogram};
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
-use tokio::time::Instant;
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status, body::Body};
-use tower::{Layer, Service};
 use tracing::Instrument as _;
+
+/// Methods of which a connection keeps the histogram at hand.
+const KNOWN_MAX: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -27,17 +26,22 @@ struct Labels {
 
 /// The histograms by method and code. Those seen before are found without an allocation.
 #[derive(Clone, Debug)]
-struct Durations {
+pub(super) struct Durations {
     family: HistogramFamily<Labels>,
     seen: Arc<RwLock<HashMap<(PathAndQuery, Code), Histogram>>>,
 }
 
 impl Durations {
-    fn new(metrics: &Metrics) -> Self {
+    pub(super) fn new(metrics: &Metrics) -> Self {
         let help = "Time from a call's arrival to the head of its answer";
         let make = || Histogram::new(CALL_BUCKETS);
         let family = metrics.histogram_family("rpc_server_call_duration_seconds", help, make);
         Self { family, seen: Arc::default() }
+    }
+
+    /// Where successes of a method are counted, once there was one.
+    fn of_successes(&self, path: &PathAndQuery) -> Option<Histogram> {
+        self.seen.read().get(&(path.clone(), Code::Ok)).cloned()
     }
 
     fn observe(&self, path: &PathAndQuery, code: Code, elapsed: Duration) {
@@ -60,53 +64,41 @@ impl Durations {
     }
 }
 
-/// Wraps the routes of a server.
-#[derive(Clone, Debug)]
-pub(super) struct GuardLayer {
+/// Stands in front of the services for one connection.
+pub(super) struct Guard {
+    table: Arc<Table>,
     durations: Durations,
+    // The methods that the connection calls, and where their successes are counted.
+    known: Vec<(PathAndQuery, Histogram)>,
 }
 
-impl GuardLayer {
-    pub(super) fn new(metrics: &Metrics) -> Self {
-        Self { durations: Durations::new(metrics) }
+impl Guard {
+    pub(super) fn new(table: Arc<Table>, durations: Durations) -> Self {
+        Self { table, durations, known: Vec::new() }
     }
-}
 
-impl<S> Layer<S> for GuardLayer {
-    type Service = Guard<S>;
-
-    fn layer(&self, inner: S) -> Guard<S> {
-        Guard { inner, durations: self.durations.clone() }
+    fn successes(&mut self, path: &PathAndQuery) -> Option<Histogram> {
+        if let Some((_, known)) = self.known.iter().find(|(known, _)| known == path) {
+            return Some(known.clone());
+        }
+        let found = self.durations.of_successes(path)?;
+        if self.known.len() < KNOWN_MAX {
+            self.known.push((path.clone(), found.clone()));
+        }
+        Some(found)
     }
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Guard<S> {
-    inner: S,
-    durations: Durations,
 }
 
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 
-impl<S> Service<Request> for Guard<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
+impl Answers for Guard {
+    fn answer(&mut self, request: Request) -> Answer {
         // gRPC knows no query; one is as made-up as an unknown path.
         let path = request.uri().path_and_query().filter(|path| path.query().is_none()).cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/_other"));
-        if !has_deadline(&request) && !is_exempt(path.path()) {
+        let deadline = deadline::of(request.headers());
+        if deadline.is_none() && !is_exempt(path.path()) {
             let refused = status::deadline_required().into_http();
             // The path is not known to exist.
             let other = PathAndQuery::from_static("/_other");
@@ -114,16 +106,25 @@ where
             return Box::pin(std::future::ready(Ok(refused)));
         }
         let span = tracing::debug_span!("rpc", path = path.path());
-        // The ready clone is the one that was polled.
-        let clone = self.clone();
-        let Guard { mut inner, durations } = std::mem::replace(self, clone);
-        let mut open = OpenCall { durations, path, start: Instant::now(), code: Code::Cancelled };
+        let start = Instant::now();
+        let successes = self.successes(&path);
+        let mut open =
+            OpenCall { durations: self.durations.clone(), successes, path, start, code: Code::Cancelled };
+        let table = self.table.clone();
         let answer = async move {
-            let answer = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
-            let response = answer.unwrap_or_else(|_panic| {
-                tracing::error!(path = open.path.path(), "a handler panicked");
-                Ok(status::with_reason(Code::Internal, "INTERNAL", "the handler panicked").into_http())
-            })?;
+            let called = AssertUnwindSafe(async move { table.call(request).await }).catch_unwind();
+            let answer = match deadline.and_then(|deadline| start.checked_add(deadline)) {
+                Some(end) => timeout_at(end, called).await,
+                None => Ok(called.await),
+            };
+            let response = match answer {
+                Ok(Ok(response)) => response?,
+                Ok(Err(_panic)) => {
+                    tracing::error!(path = open.path.path(), "a handler panicked");
+                    status::with_reason(Code::Internal, "INTERNAL", "the handler panicked").into_http()
+                }
+                Err(_) => Status::cancelled("Timeout expired").into_http(),
+            };
             open.answered(&response);
             Ok(response)
         };
@@ -131,10 +132,11 @@ where
     }
 }
 
-/// A call whose answer has no head yet. Dropped without one (the client went away, the
-/// deadline passed) it counts as cancelled.
+/// A call whose answer has no head yet. Dropped without one (the client went away) it counts as
+/// cancelled.
 struct OpenCall {
     durations: Durations,
+    successes: Option<Histogram>,
     path: PathAndQuery,
     start: Instant,
     code: Code,
@@ -150,12 +152,12 @@ impl OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        self.durations.observe(&self.path, self.code, self.start.elapsed());
+        let elapsed = self.start.elapsed();
+        match &self.successes {
+            Some(successes) if self.code == Code::Ok => successes.observe(elapsed.as_secs_f64()),
+            _ => self.durations.observe(&self.path, self.code, elapsed),
+        }
     }
-}
-
-fn has_deadline(request: &Request) -> bool {
-    request.headers().contains_key("grpc-timeout")
 }
 
 fn is_exempt(path: &str) -> bool {

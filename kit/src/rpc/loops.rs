@@ -13,7 +13,6 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Error;
 
 /// Accepted connections that wait for their loop.
 const WAITING: usize = 64;
@@ -54,9 +53,7 @@ pub(super) async fn serve(
     drop((listener, queues));
     for end in served {
         // A loop that has gone was aborted.
-        if let Ok(Err(error)) = end.await {
-            return Err(io::Error::other(error));
-        }
+        let _ = end.await;
     }
     Ok(())
 }
@@ -68,7 +65,7 @@ pub(super) trait Serve: Clone + Send + 'static {
         self,
         incoming: impl Stream<Item = io::Result<Accepted>> + Send + Unpin + 'static,
         stop: CancellationToken,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
+    ) -> impl Future<Output = ()> + Send;
 }
 
 fn start(
@@ -76,15 +73,15 @@ fn start(
     server: impl Serve,
     handed: mpsc::Receiver<Handed>,
     ends: Ends,
-    done: oneshot::Sender<Result<(), Error>>,
+    done: oneshot::Sender<()>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let life = move || {
         runtime.block_on(async {
             let incoming = Box::pin(connections(handed, ends.abort.clone()));
-            let served = server.serve_all(incoming, ends.stop).await;
+            server.serve_all(incoming, ends.stop).await;
             // Nobody waits when the drain's deadline has passed.
-            let _ = done.send(served);
+            let _ = done.send(());
             ends.abort.cancelled().await;
         });
     };

@@ -1,11 +1,19 @@
 //! gRPC: one server for all services of a process, cached channels to other processes.
 
+mod alive;
+mod body;
+mod channel;
 pub mod client;
+mod connection;
+mod deadline;
 mod guard;
 mod loops;
 pub mod server;
 pub mod status;
+mod table;
 
+pub use body::Inbound;
+pub use channel::{CONNECT_TIMEOUT, Channel};
 pub use client::{CallPolicy, Channels, RetryBudget, call, with_deadline};
 pub use server::Routes;
 

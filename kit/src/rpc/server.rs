@@ -1,9 +1,10 @@
 //! The gRPC server of a process: services are added, then all are served on one port.
 
 use super::{
-    CONNECTION_WINDOW, STREAM_WINDOW,
-    guard::GuardLayer,
+    connection,
+    guard::{Durations, Guard},
     loops::{self, Ends, Serve},
+    table::Table,
 };
 use crate::{
     metrics::Metrics,
@@ -11,25 +12,13 @@ use crate::{
     readiness::Readiness,
     shutdown::Shutdown,
 };
-use axum::response::IntoResponse;
 use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
-use std::{convert::Infallible, fmt, io, sync::Arc, time::Duration};
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    body::Body,
-    server::NamedService,
-    service::RoutesBuilder,
-    transport::{Server, server::Router},
-};
+use std::{convert::Infallible, fmt, io, sync::Arc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{body::Body, server::NamedService};
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tower::{
-    Service,
-    layer::util::{Identity, Stack},
-};
-
-/// Calls that one connection may have open.
-const STREAMS_PER_CONNECTION: u32 = 4096;
+use tower::Service;
 
 /// Where services put their gRPC handlers before the node serves.
 #[derive(Clone, Default)]
@@ -39,7 +28,7 @@ pub struct Routes {
 
 #[derive(Default)]
 struct Inner {
-    builder: RoutesBuilder,
+    table: Table,
     names: Vec<&'static str>,
     descriptors: Vec<&'static [u8]>,
     serving: bool,
@@ -55,8 +44,12 @@ impl Routes {
     /// the node serves; later it is only logged.
     pub fn add<S>(&self, service: S)
     where
-        S: Service<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
-        S::Response: IntoResponse,
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send + 'static,
     {
         let mut inner = self.inner.lock();
@@ -65,7 +58,7 @@ impl Routes {
             return;
         }
         inner.names.push(S::NAME);
-        inner.builder.add_service(service);
+        inner.table.add(service);
     }
 
     /// Adds an encoded descriptor set (`proto::DESCRIPTORS`) for reflection; repeats are skipped.
@@ -105,18 +98,11 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let (mut builder, names, descriptors) = routes.close();
-    builder.add_service(health);
-    add_reflection(&mut builder, &descriptors);
+    let (mut table, names, descriptors) = routes.close();
+    table.add(health);
+    add_reflection(&mut table, &descriptors);
     let report = report_health(reporter, names, readiness, shutdown.clone());
-    let router = Server::builder()
-        .layer(GuardLayer::new(metrics))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-        .add_routes(builder.routes());
+    let router = Router { table: table.into(), durations: Durations::new(metrics) };
     let ends = Ends { stop, abort: shutdown.abort_token() };
     tokio::select! {
         served = serve_port(router, port, ends) => served,
@@ -130,30 +116,51 @@ async fn serve_port(server: impl Serve, port: Port, ends: Ends) -> io::Result<()
         return loops::serve(server, port.listener, port.loops, ends).await;
     }
     let connections = Box::pin(incoming(port.listener, ends.abort).map(Ok));
-    server.serve_all(connections, ends.stop).await.map_err(io::Error::other)
+    server.serve_all(connections, ends.stop).await;
+    Ok(())
 }
 
-impl Serve for Router<Stack<GuardLayer, Identity>> {
+/// What every connection is answered by.
+#[derive(Clone)]
+struct Router {
+    table: Arc<Table>,
+    durations: Durations,
+}
+
+impl Serve for Router {
     async fn serve_all(
         self,
-        incoming: impl Stream<Item = io::Result<Accepted>> + Send + Unpin + 'static,
+        mut incoming: impl Stream<Item = io::Result<Accepted>> + Send + Unpin + 'static,
         stop: CancellationToken,
-    ) -> Result<(), tonic::transport::Error> {
-        self.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+    ) {
+        let connections = TaskTracker::new();
+        while let Some(Some(accepted)) = stop.run_until_cancelled(incoming.next()).await {
+            match accepted {
+                Ok(stream) => {
+                    let guard = Guard::new(self.table.clone(), self.durations.clone());
+                    connections.spawn(connection::serve(stream, guard, stop.clone()));
+                }
+                Err(error) => tracing::warn!(%error, "a connection was lost before it began"),
+            }
+        }
+        // Nobody comes any more; on a listener of this node that closes the port.
+        drop(incoming);
+        connections.close();
+        connections.wait().await;
     }
 }
 
 impl Routes {
-    fn close(&self) -> (RoutesBuilder, Vec<&'static str>, Vec<&'static [u8]>) {
+    fn close(&self) -> (Table, Vec<&'static str>, Vec<&'static [u8]>) {
         let mut inner = self.inner.lock();
         inner.serving = true;
-        (std::mem::take(&mut inner.builder), inner.names.clone(), inner.descriptors.clone())
+        (std::mem::take(&mut inner.table), inner.names.clone(), inner.descriptors.clone())
     }
 }
 
 /// Reflection v1, and v1alpha for older tools. Descriptors that do not parse are a bug of the
 /// build: logged, and the node serves without reflection.
-fn add_reflection(builder: &mut RoutesBuilder, descriptors: &[&'static [u8]]) {
+fn add_reflection(table: &mut Table, descriptors: &[&'static [u8]]) {
     let configure = || {
         let empty = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
@@ -161,8 +168,8 @@ fn add_reflection(builder: &mut RoutesBuilder, descriptors: &[&'static [u8]]) {
     };
     match (configure().build_v1(), configure().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => {
-            builder.add_service(v1);
-            builder.add_service(v1alpha);
+            table.add(v1);
+            table.add(v1alpha);
         }
         (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "no reflection"),
     }

@@ -1,6 +1,10 @@
 //! A gRPC service by hand, for kit has no contract of its own.
 
-use futures::future::BoxFuture;
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, future::BoxFuture, stream::BoxStream};
+use http::uri::PathAndQuery;
 use std::{
     convert::Infallible,
     sync::{
@@ -10,8 +14,12 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tonic::{Request, Response, Status, body::Body, server::NamedService, transport::Channel};
+use tonic::{Request, Response, Status, Streaming, body::Body, client::GrpcService, server::NamedService};
 use tonic_prost::ProstCodec;
+use tower::BoxError;
+
+const ECHO: &str = "/swarm.test.v1.EchoService/Echo";
+const STREAM: &str = "/swarm.test.v1.EchoService/Stream";
 
 /// Answers by what it is asked: `echo x`, `panic`, `unavailable`, `slow`, `thread`.
 #[derive(Clone, Default)]
@@ -36,7 +44,11 @@ impl tower::Service<http::Request<Body>> for Echo {
         let handler = Handler(self.calls.clone());
         Box::pin(async move {
             let mut grpc = tonic::server::Grpc::new(ProstCodec::<String, String>::default());
-            Ok(grpc.unary(handler, request).await)
+            match request.uri().path() {
+                ECHO => Ok(grpc.unary(handler, request).await),
+                STREAM => Ok(grpc.streaming(handler, request).await),
+                _ => Ok(Status::unimplemented("no such method").into_http()),
+            }
         })
     }
 }
@@ -72,10 +84,50 @@ impl tower::Service<Request<String>> for Handler {
     }
 }
 
+/// Gives each message back; `panic` breaks the stream, `end` ends it with an error.
+impl tower::Service<Request<Streaming<String>>> for Handler {
+    type Response = Response<BoxStream<'static, Result<String, Status>>>;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Streaming<String>>) -> Self::Future {
+        let calls = self.0.clone();
+        let back = move |message: Result<String, Status>| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            let message = message?;
+            assert_ne!(message, "panic", "asked to");
+            if message == "end" { Err(Status::aborted("asked to")) } else { Ok(message) }
+        };
+        Box::pin(async move { Ok(Response::new(request.into_inner().map(back).boxed())) })
+    }
+}
+
 /// The client side, as generated code would do it.
-pub(crate) async fn ask(channel: Channel, request: Request<String>) -> Result<Response<String>, Status> {
+pub(crate) async fn ask<C>(channel: C, request: Request<String>) -> Result<Response<String>, Status>
+where
+    C: GrpcService<Body, ResponseBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static>,
+{
     let mut grpc = tonic::client::Grpc::new(channel);
-    grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
-    let path = http::uri::PathAndQuery::from_static("/swarm.test.v1.EchoService/Echo");
+    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    let path = PathAndQuery::from_static(ECHO);
     grpc.unary(request, path, ProstCodec::<String, String>::default()).await
+}
+
+/// The same for a stream of messages.
+pub(crate) async fn stream<C>(
+    channel: C,
+    request: Request<impl Stream<Item = String> + Send + 'static>,
+) -> Result<Streaming<String>, Status>
+where
+    C: GrpcService<Body, ResponseBody: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static>,
+{
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    let path = PathAndQuery::from_static(STREAM);
+    let answers = grpc.streaming(request, path, ProstCodec::<String, String>::default()).await?;
+    Ok(answers.into_inner())
 }

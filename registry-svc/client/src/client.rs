@@ -8,7 +8,7 @@ use crate::{
 use kit::{
     Context,
     directory::{Directory, Instance, State},
-    rpc::{CallPolicy, Channels, MAX_MESSAGE, with_deadline},
+    rpc::{CallPolicy, Channel, Channels, MAX_MESSAGE, with_deadline},
 };
 use proto::{
     ids,
@@ -20,7 +20,7 @@ use proto::{
 };
 use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
-use tonic::{Response, Status, Streaming, transport::Channel};
+use tonic::{Response, Status, Streaming};
 
 /// The service's name in the directory.
 pub const SERVICE: &str = "registry";

@@ -11,6 +11,7 @@ use kit::{
     config::{DataDir, NodeConfig},
     directory::{Directory, DirectoryWriter, Instance, State},
     host::{Host, Parts, Served},
+    rpc::Channel,
 };
 use parking_lot::Mutex;
 use proto::registry::{
@@ -20,7 +21,6 @@ use proto::registry::{
 use registry_client::RegistryClient;
 use registry_svc::{Config, start};
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
-use tonic::transport::Channel;
 
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 

@@ -9,12 +9,12 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use kit::{
     directory::{Directory, Instance, State},
-    rpc::{Channels, status::settle, with_deadline},
+    rpc::{Channel, Channels, status::settle, with_deadline},
 };
 use proto::session::{self as wire, session_service_client::SessionServiceClient};
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status};
 
 /// Name of the service in the directory.
 pub const SERVICE: &str = "session";

@@ -5,12 +5,12 @@ use crate::door::Door;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use kit::{
     State,
-    rpc::{Channels, MAX_MESSAGE, status, with_deadline},
+    rpc::{Channel, Channels, MAX_MESSAGE, status, with_deadline},
 };
 use proto::session::{self as wire, replica_service_client::ReplicaServiceClient};
 use std::{future::Future, time::Duration};
 use tokio::task::JoinHandle;
-use tonic::{Response, Status, transport::Channel};
+use tonic::{Response, Status};
 
 /// An owner of a session.
 #[derive(Debug, Clone)]
