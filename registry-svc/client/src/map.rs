@@ -6,169 +6,38 @@
 //! sequence number each (a seqlock, Boehm 2012), so there is no `unsafe`, and a read writes
 //! nothing that another core reads. Longer names are kept behind a lock.
 //!
+//! Beside the version a slot has the position of its name's value. A position is written once, before
+//! a slot leads to it, and not used again, so the version and the value that a read of a slot leads to
+//! belong together, and whoever keeps the values may lend one without counting it (`Lender`).
+//!
 //! # Invariants
 //! * A lookup answers what stood at some moment between its call and its return.
 //! * Slots never move within an array: an array that fills up is copied to a larger one, and the
-//!   old one is not written any more.
+//!   old one is not written any more. It comes with the values that its positions are of.
+//! * A shard has at most two positions for each name that stands, and `LITTER_MIN`. A value that was
+//!   replaced or removed is alive until that bound makes the writer copy what stands to new values and
+//!   slots, and the last reader has let go of the old ones: one copy for each position that is given up,
+//!   counted over time. The slots shrink with it, to at most six for each name that stands, and a
+//!   constant.
 
 mod hints;
 #[cfg(test)]
 mod hints_test;
 mod reader;
+mod shard;
 mod slot;
+mod values;
 
+pub(crate) use reader::Lender;
 pub use reader::Reader;
 pub(crate) use slot::Key;
 pub use slot::{INLINE, hash};
 
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
-use slot::{Found, Place, Slot, Slots};
+use shard::Shard;
 use std::{
-    collections::HashMap,
     fmt,
-    num::NonZeroU64,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
-
-const SLOTS_MIN: usize = 16;
-
-struct Held<V> {
-    // Never 0, so that an empty place needs no word of its own.
-    ticket: NonZeroU64,
-    value: V,
-}
-
-struct Writer {
-    // What readers load.
-    slots: Arc<Slots>,
-    live: usize,
-    // With those that are gone and whose slots were not taken again.
-    used: usize,
-    tickets: NonZeroU64,
-    free: Vec<usize>,
-}
-
-/// Names that do not fit a slot, with their versions.
-type Long<V> = HashMap<Box<[u8]>, (u64, V)>;
-
-// On cache lines of its own, so that writers of neighbours do not slow its readers.
-#[repr(align(128))]
-struct Shard<V> {
-    slots: ArcSwap<Slots>,
-    // Counts arrays, for readers that keep one.
-    arrays: AtomicU64,
-    writer: Mutex<Writer>,
-    values: RwLock<Vec<Option<Held<V>>>>,
-    long: RwLock<Long<V>>,
-}
-
-impl<V: Clone> Shard<V> {
-    fn new() -> Self {
-        let slots = Arc::new(Slots::new(SLOTS_MIN));
-        let writer =
-            Writer { slots: slots.clone(), live: 0, used: 0, tickets: NonZeroU64::MIN, free: Vec::new() };
-        Self {
-            slots: ArcSwap::new(slots),
-            arrays: AtomicU64::new(0),
-            writer: Mutex::new(writer),
-            values: RwLock::new(Vec::new()),
-            long: RwLock::default(),
-        }
-    }
-
-    fn get(&self, key: &Key) -> Option<(u64, V)> {
-        loop {
-            let found = self.slots.load().find(key)?;
-            if let Some(value) = self.value(&found) {
-                return Some((found.version, value));
-            }
-        }
-    }
-
-    /// `None` when the name was freed since its slot was read; it may be back elsewhere.
-    #[inline]
-    fn value(&self, found: &Found) -> Option<V> {
-        let values = self.values.read();
-        let held = values.get(found.position as usize)?.as_ref()?;
-        (held.ticket.get() == found.ticket).then(|| held.value.clone())
-    }
-
-    fn put(&self, key: &Key, version: u64, value: V) -> Option<V> {
-        let mut writer = self.writer.lock();
-        self.make_room(&mut writer);
-        let slots = writer.slots.clone();
-        let at = match slots.place(key) {
-            Place::Taken(at, found) => {
-                let mut values = self.values.write();
-                let held = values.get_mut(found.position as usize).and_then(Option::as_mut);
-                let old = held.map(|held| std::mem::replace(&mut held.value, value));
-                drop(values);
-                slots.update(at, version);
-                return old;
-            }
-            Place::Free(at) => at?,
-        };
-        writer.tickets = writer.tickets.saturating_add(1);
-        let position = self.hold(&mut writer, value);
-        let found = Found { version, position: position as u64, ticket: writer.tickets.get() };
-        writer.used += usize::from(slots.is_empty(at));
-        writer.live += 1;
-        slots.fill(at, key, found);
-        None
-    }
-
-    fn hold(&self, writer: &mut Writer, value: V) -> usize {
-        let held = Some(Held { ticket: writer.tickets, value });
-        let mut values = self.values.write();
-        match writer.free.pop() {
-            Some(position) => {
-                if let Some(place) = values.get_mut(position) {
-                    *place = held;
-                }
-                position
-            }
-            None => {
-                values.push(held);
-                values.len() - 1
-            }
-        }
-    }
-
-    fn remove(&self, key: &Key) -> Option<V> {
-        let mut writer = self.writer.lock();
-        let slots = writer.slots.clone();
-        let Place::Taken(at, found) = slots.place(key) else {
-            return None;
-        };
-        slots.free(at);
-        writer.live -= 1;
-        let position = found.position as usize;
-        writer.free.push(position);
-        let held = self.values.write().get_mut(position).and_then(Option::take);
-        held.map(|held| held.value)
-    }
-
-    /// Sees to it that one more name fits: an array is at most 0.7 full, and more than 0.46 after
-    /// it grew.
-    fn make_room(&self, writer: &mut Writer) {
-        let count = writer.slots.len();
-        if (writer.used + 1) * 10 <= count * 7 {
-            return;
-        }
-        // Half of the slots are of names that are gone: the same size will do.
-        let wanted = if writer.live * 2 < count { count } else { count + count / 2 };
-        let larger = Arc::new(Slots::new(wanted));
-        writer.slots.copy_to(&larger);
-        writer.slots = larger.clone();
-        writer.used = writer.live;
-        self.slots.store(larger);
-        self.arrays.fetch_add(1, Ordering::Release);
-    }
-}
 
 /// Names to values with a version each. A name has at most 255 bytes and is not empty.
 pub struct Map<V> {
@@ -226,28 +95,18 @@ impl<V: Clone> Map<V> {
 
     /// The values of one shard, in no order.
     pub fn shard_values(&self, shard: usize) -> Vec<V> {
-        let Some(shard) = self.shards.get(shard) else {
-            return Vec::new();
-        };
-        let mut all: Vec<V> = shard.values.read().iter().flatten().map(|held| held.value.clone()).collect();
-        all.extend(shard.long.read().values().map(|(_, value)| value.clone()));
-        all
+        self.shards.get(shard).map_or(Vec::new(), Shard::values)
     }
 
     /// Number of names in one shard.
     pub fn shard_len(&self, shard: usize) -> usize {
-        self.shards.get(shard).map_or(0, |shard| shard.writer.lock().live + shard.long.read().len())
+        self.shards.get(shard).map_or(0, Shard::len)
     }
 
     /// Bytes of the slots, and of the values' places without what values point to. Names of more
     /// than [`INLINE`] bytes are not counted.
     pub fn bytes(&self) -> usize {
-        let of = |shard: &Shard<V>| {
-            let values = shard.values.read().capacity() * size_of::<Option<Held<V>>>();
-            // A slot has a hint of one byte.
-            shard.slots.load().len() * (size_of::<Slot>() + 1) + values
-        };
-        self.shards.iter().map(of).sum()
+        self.shards.iter().map(Shard::bytes).sum()
     }
 
     fn shard(&self, hash: u64) -> &Shard<V> {
@@ -264,9 +123,16 @@ impl<V> fmt::Debug for Map<V> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{shard::LITTER_MIN, *};
     use proptest::{collection::vec, prelude::*};
-    use std::{collections::BTreeMap, sync::atomic::AtomicBool, thread};
+    use std::{
+        collections::BTreeMap,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, AtomicU64},
+        },
+        thread,
+    };
 
     proptest! {
         #[test]
@@ -275,7 +141,7 @@ mod tests {
             shards in prop::sample::select(vec![1usize, 4, 16]),
         ) {
             let (map, mut model) = (Arc::new(Map::new(shards)), BTreeMap::new());
-            let mut reader = Reader::new(map.clone());
+            let (mut reader, mut lender) = (Reader::new(map.clone()), Lender::new(map.clone()));
             for (version, (kind, name)) in (1u64..).zip(&steps) {
                 if *kind > 0 {
                     prop_assert_eq!(map.put(name.as_bytes(), version, version), model.insert(name.clone(), version));
@@ -284,6 +150,8 @@ mod tests {
                 }
                 prop_assert_eq!(map.len(), model.len());
                 prop_assert_eq!(reader.version(name.as_bytes()), model.get(name).copied());
+                let key = Key::of(name.as_bytes());
+                prop_assert!(!key.fits() || lender.value_of(&key) == model.get(name));
             }
             let names: Vec<&[u8]> = steps.iter().map(|(_, name)| name.as_bytes()).collect();
             let mut versions = Vec::new();
@@ -297,6 +165,64 @@ mod tests {
             let in_shards: usize = (0..shards).map(|shard| map.shard_len(shard)).sum();
             prop_assert_eq!((values, in_shards), (model.len(), model.len()));
         }
+    }
+
+    proptest! {
+        /// Few names are put again and again, or many are removed.
+        #[test]
+        fn memory_is_bounded_by_the_names_that_stand(
+            steps in vec((0u8..8, 0u32..300), 0..3000),
+            mostly_removed in any::<bool>(),
+            mask in prop::sample::select(vec![0u32, 7, 511]),
+        ) {
+            let map = Arc::new(Map::new(1));
+            let mut lender = Lender::new(map.clone());
+            let alive = Arc::new(());
+            for (kind, n) in steps {
+                let name = format!("name-{}", n & mask);
+                if (kind == 0) != mostly_removed {
+                    map.remove(name.as_bytes());
+                } else {
+                    map.put(name.as_bytes(), 1, (n & mask, alive.clone()));
+                }
+                let lent = lender.value_of(&Key::of(name.as_bytes()));
+                prop_assert!(lent.is_none_or(|(of, _)| *of == n & mask));
+                // The map's own, and this test's.
+                prop_assert!(Arc::strong_count(&alive) <= 2 * map.len() + LITTER_MIN + 1);
+                let arrays = map.shards[0].arrays.load();
+                prop_assert!(arrays.slots.len() <= 6 * map.len() + 3 * LITTER_MIN);
+            }
+            drop((lender, map));
+            prop_assert_eq!(Arc::strong_count(&alive), 1);
+        }
+    }
+
+    #[test]
+    fn a_value_is_lent_from_before_it_was_removed_and_let_go_at_the_next_question() {
+        let map = Arc::new(Map::new(1));
+        let (mut lender, value) = (Lender::new(map.clone()), Arc::new(()));
+        map.put(b"a", 1, value.clone());
+        let lent = lender.value_of(&Key::of(b"a"));
+        map.remove(b"a");
+        assert!(lent.is_some_and(|lent| Arc::ptr_eq(lent, &value)), "it is lent for as long as it is used");
+        for version in 0..2 * LITTER_MIN as u64 {
+            map.put(b"b", version, Arc::default());
+        }
+        assert_eq!(Arc::strong_count(&value), 2, "the lender keeps what it might have lent");
+        assert!(lender.value_of(&Key::of(b"a")).is_none());
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn an_idle_reader_of_versions_keeps_no_value() {
+        let (map, value) = (Arc::new(Map::new(1)), Arc::new(()));
+        map.put(b"a", 1, value.clone());
+        let _idle = Reader::new(map.clone());
+        map.remove(b"a");
+        for version in 0..2 * LITTER_MIN as u64 {
+            map.put(b"b", version, Arc::default());
+        }
+        assert_eq!(Arc::strong_count(&value), 1);
     }
 
     /// Value and version carry the name's number, so a mixture of two writes shows.
@@ -316,24 +242,28 @@ mod tests {
         let read = |which: u64| {
             let (map, done) = (map.clone(), done.clone());
             move || {
-                let mut reader = Reader::new(map.clone());
+                let (mut reader, mut lender) = (Reader::new(map.clone()), Lender::new(map.clone()));
                 let names: Vec<String> = (0..1000).map(name).collect();
                 let (mut seen, mut n) = (vec![0; STANDING as usize], which);
                 while !done.load(Ordering::Relaxed) {
                     n = (n * 31 + 7) % 1000;
                     let version = reader.version(names[n as usize].as_bytes());
                     let got = map.get(names[n as usize].as_bytes());
+                    let lent = lender.value_of(&Key::of(names[n as usize].as_bytes())).copied();
                     for found in version
                         .into_iter()
                         .chain(got.map(|(version, _)| version))
                         .chain(got.map(|(_, value)| value))
+                        .chain(lent)
                     {
                         assert_eq!(found & 0xffff, n, "of another name");
                     }
                     if n < STANDING {
-                        let version = version.expect("a name that stands was missed");
-                        assert!(got.is_some() && version >= seen[n as usize], "went back");
-                        seen[n as usize] = version;
+                        for found in [version, got.map(|(_, value)| value), lent] {
+                            let found = found.expect("a name that stands was missed");
+                            assert!(found >= seen[n as usize], "went back");
+                            seen[n as usize] = found;
+                        }
                     }
                     let mut at = 0;
                     reader.versions(names.iter().map(String::as_bytes), |version| {
@@ -361,5 +291,32 @@ mod tests {
         for reader in readers {
             reader.join().expect("a reader failed");
         }
+    }
+    /// Each name is put and then replaced, as soon as the one before it was found.
+    #[test]
+    fn whoever_finds_a_version_finds_its_value() {
+        const PUTS: u64 = 5000;
+        let name = |n: u64| format!("name-{}", n / 2).into_bytes();
+        let (map, found) = (Arc::new(Map::new(1)), AtomicU64::new(0));
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let (mut reader, mut lender) = (Reader::new(map.clone()), Lender::new(map.clone()));
+                for n in 1..PUTS {
+                    let (name, key) = (name(n), Key::of(&name(n)));
+                    while reader.version(&name) != Some(n) {
+                        std::hint::spin_loop();
+                    }
+                    assert_eq!(lender.value_of(&key), Some(&n));
+                    assert_eq!(map.get(&name), Some((n, n)));
+                    found.store(n, Ordering::Release);
+                }
+            });
+            for n in 1..PUTS {
+                map.put(&name(n), n, n);
+                while found.load(Ordering::Acquire) < n && !reader.is_finished() {
+                    thread::yield_now();
+                }
+            }
+        });
     }
 }

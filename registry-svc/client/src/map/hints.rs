@@ -4,17 +4,17 @@
 //! the names before it.
 //!
 //! # Contract
-//! From a name's home to its slot no hint is [`EMPTY`] for as long as the name stands, and its own
-//! is there before its writer says that it does.
+//! In the words from a name's home to that of its slot no hint is [`EMPTY`] for as long as the name
+//! stands, and its own is there before its writer says that it does.
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Nobody has had the slot: chains end here.
+/// Nobody has had the slot: chains end with its word.
 pub(super) const EMPTY: u8 = 0;
 /// Somebody had it: chains go on.
 pub(super) const GONE: u8 = 0xff;
 
-/// Slots of one word; their number is a multiple of it.
+/// Slots of one word, which is where a chain begins; their number is a multiple of it.
 pub(super) const WORD: usize = 8;
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
@@ -24,8 +24,8 @@ pub(super) struct Hints(Box<[AtomicU64]>);
 /// The hint of a name. Other bits of its hash choose the shard and the home.
 #[inline]
 pub(super) fn hint(hash: u64) -> u8 {
-    // 1 to 254.
-    ((((hash >> 32) & 0xff) * 254) >> 8) as u8 + 1
+    // 1 to 128.
+    ((hash >> 32) as u8 >> 1) + 1
 }
 
 impl Hints {
@@ -34,21 +34,30 @@ impl Hints {
         Self((0..slots.div_ceil(WORD)).map(|_| AtomicU64::new(0)).collect())
     }
 
+    /// The word in which a name is looked for first. The high bits choose it; any count will do.
+    #[inline]
+    pub(super) fn home(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.0.len() as u128) >> 64) as usize
+    }
+
     /// Goes through the slots from a home on that may hold a name, until `look` answers or the
     /// chain ends.
     #[inline]
-    pub(super) fn search<T>(
-        &self,
-        home: usize,
-        hint: u8,
-        mut look: impl FnMut(usize) -> Option<T>,
-    ) -> Option<T> {
-        let (mut word, mut from) = (home / WORD, !0 << (home % WORD * 8));
-        // The first word is seen twice: its slots before the home are the last ones.
-        for _ in 0..=self.0.len() {
+    pub(super) fn search<T>(&self, home: usize, hint: u8, look: impl Fn(usize) -> Option<T>) -> Option<T> {
+        // Nearly all names are there.
+        if let Some(at) = self.guess(home, hint)
+            && let Some(found) = look(at)
+        {
+            return Some(found);
+        }
+        self.walk(home, hint, look)
+    }
+
+    #[inline(never)]
+    fn walk<T>(&self, home: usize, hint: u8, look: impl Fn(usize) -> Option<T>) -> Option<T> {
+        for word in self.chain(home) {
             let seen = self.0[word].load(Ordering::Acquire);
-            let ends = bytes(seen, EMPTY) & from;
-            let mut may = bytes(seen, hint) & from & before(ends);
+            let mut may = bytes(seen, hint);
             while may != 0 {
                 let found = look(word * WORD + first(may));
                 if found.is_some() {
@@ -56,33 +65,33 @@ impl Hints {
                 }
                 may &= may - 1;
             }
-            if ends != 0 {
+            if bytes(seen, EMPTY) != 0 {
                 return None;
             }
-            (word, from) = (if word + 1 < self.0.len() { word + 1 } else { 0 }, !0);
         }
         None
     }
 
-    /// The first slot that may hold a name, as far as the home's word tells; else the home.
+    /// The first slot of a home that may hold a name.
     #[inline]
-    pub(super) fn guess(&self, home: usize, hint: u8) -> usize {
-        let seen = self.0[home / WORD].load(Ordering::Acquire);
-        let from = !0 << (home % WORD * 8);
-        let may = bytes(seen, hint) & from & before(bytes(seen, EMPTY) & from);
-        if may == 0 { home } else { home / WORD * WORD + first(may) }
+    pub(super) fn guess(&self, home: usize, hint: u8) -> Option<usize> {
+        let zero = self.0[home].load(Ordering::Acquire) ^ (ONES * u64::from(hint));
+        // The first one is right, if there is one.
+        let may = zero.wrapping_sub(ONES) & !zero & HIGHS;
+        (may != 0).then(|| home * WORD + first(may))
     }
 
     /// The first slot from a home on that no name holds; `None` when all are held. For the writer.
     pub(super) fn vacant(&self, home: usize) -> Option<usize> {
-        let (word, from) = (home / WORD, !0 << (home % WORD * 8));
-        let chain = (word..self.0.len()).chain(0..=word);
-        let masks = std::iter::once(from).chain(std::iter::repeat(!0));
-        chain.zip(masks).find_map(|(word, from)| {
+        self.chain(home).find_map(|word| {
             let seen = self.0[word].load(Ordering::Relaxed);
-            let free = (bytes(seen, EMPTY) | bytes(seen, GONE)) & from;
+            let free = bytes(seen, EMPTY) | bytes(seen, GONE);
             (free != 0).then(|| word * WORD + first(free))
         })
+    }
+
+    fn chain(&self, home: usize) -> impl Iterator<Item = usize> {
+        (home..self.0.len()).chain(0..home)
     }
 
     /// Whether nobody has had a slot.
@@ -107,12 +116,6 @@ impl Hints {
 fn bytes(word: u64, value: u8) -> u64 {
     let zero = word ^ (ONES * u64::from(value));
     !(((zero & !HIGHS) + !HIGHS) | zero | !HIGHS)
-}
-
-/// The bits before the first that is set; all when none is.
-#[inline]
-fn before(bits: u64) -> u64 {
-    (bits & bits.wrapping_neg()).wrapping_sub(1)
 }
 
 /// The byte of the first bit that is set.

@@ -1,7 +1,8 @@
-//! Lookups for one thread or one connection, which keeps the slots at hand.
+//! Lookups for one thread or one connection, which keeps the arrays at hand.
 
 use super::{
     Map,
+    shard::{Arrays, Shard},
     slot::{Key, Slots},
 };
 use std::{
@@ -13,21 +14,82 @@ use std::{
 /// Names that are looked for together: enough to keep every line-fill buffer busy.
 const BATCH: usize = 64;
 
-/// Looks names up for one thread or one connection, for which it keeps the slots at hand. An idle
-/// reader keeps arrays that have been outgrown in memory.
+/// What a reader keeps of each shard, and by which count of its arrays.
+struct Kept<T>(Box<[(u64, T)]>);
+
+impl<T> Kept<T> {
+    fn new<V>(map: &Map<V>, take: impl Fn(&Arrays<V>) -> T) -> Self {
+        let of = |shard: &Shard<V>| (shard.count.load(Ordering::Acquire), take(&shard.arrays.load()));
+        Self(map.shards.iter().map(of).collect())
+    }
+
+    /// Of a name's shard, as it is now.
+    #[inline]
+    fn now<V>(&mut self, map: &Map<V>, hash: u64, take: impl Fn(&Arrays<V>) -> T) -> &T {
+        // Below the number of shards, which is a power of two.
+        let at = hash as usize & (self.0.len() - 1);
+        refresh(&mut self.0[at], &map.shards[at], take)
+    }
+
+    /// Of a name's shard, as it was kept.
+    #[inline]
+    fn of(&self, hash: u64) -> &T {
+        &self.0[hash as usize & (self.0.len() - 1)].1
+    }
+}
+
+/// The count comes first: arrays that are newer than it are only loaded once more.
+#[inline]
+fn refresh<'a, V, T>(kept: &'a mut (u64, T), shard: &Shard<V>, take: impl Fn(&Arrays<V>) -> T) -> &'a T {
+    let count = shard.count.load(Ordering::Acquire);
+    if kept.0 != count {
+        renew(kept, count, shard, take);
+    }
+    &kept.1
+}
+
+#[cold]
+#[inline(never)]
+fn renew<V, T>(kept: &mut (u64, T), count: u64, shard: &Shard<V>, take: impl Fn(&Arrays<V>) -> T) {
+    *kept = (count, take(&shard.arrays.load()));
+}
+
+/// Lends values to one thread: a lookup writes nothing at all. An idle one keeps the values that
+/// stood when it was last asked, also those that were replaced since.
+pub(crate) struct Lender<V> {
+    map: Arc<Map<V>>,
+    arrays: Kept<Arrays<V>>,
+}
+
+impl<V: Clone> Lender<V> {
+    pub(crate) fn new(map: Arc<Map<V>>) -> Self {
+        Self { arrays: Kept::new(&map, Arrays::clone), map }
+    }
+
+    /// The value of a name that fits a slot.
+    #[inline(always)]
+    pub(crate) fn value_of(&mut self, key: &Key) -> Option<&V> {
+        let arrays = self.arrays.now(&self.map, key.hash, Arrays::clone);
+        arrays.values.get(arrays.slots.find(key)?.position)
+    }
+}
+
+/// Looks versions up for one thread or one connection. An idle reader keeps slots that have been
+/// outgrown in memory, and never a value.
 pub struct Reader<V> {
     map: Arc<Map<V>>,
-    slots: Vec<(u64, Arc<Slots>)>,
+    slots: Kept<Arc<Slots>>,
     keys: Box<[Key; BATCH]>,
+}
+
+fn slots<V>(arrays: &Arrays<V>) -> Arc<Slots> {
+    arrays.slots.clone()
 }
 
 impl<V: Clone> Reader<V> {
     /// A reader of a map.
     pub fn new(map: Arc<Map<V>>) -> Self {
-        let slots = map.shards.iter().map(|shard| (0, shard.slots.load_full())).collect();
-        let mut reader = Self { map, slots, keys: Box::new([Key::default(); BATCH]) };
-        reader.refresh();
-        reader
+        Self { slots: Kept::new(&map, slots), map, keys: Box::new([Key::default(); BATCH]) }
     }
 
     /// A name's version; the cheapest question.
@@ -36,34 +98,9 @@ impl<V: Clone> Reader<V> {
         let mut key = Key::default();
         key.set(name);
         match key.fits() {
-            true => self.slots_of(&key).find(&key).map(|found| found.version),
+            true => self.slots.now(&self.map, key.hash, slots).find(&key).map(|found| found.version),
             false => self.map.get(name).map(|(version, _)| version),
         }
-    }
-
-    /// A name's value.
-    #[inline]
-    pub(crate) fn value_of(&mut self, key: &Key) -> Option<V> {
-        loop {
-            let found = self.slots_of(key).find(key)?;
-            let shard = &self.map.shards[key.hash as usize & (self.slots.len() - 1)];
-            if let Some(value) = shard.value(&found) {
-                return Some(value);
-            }
-        }
-    }
-
-    /// The slots of a name's shard, as they are now.
-    #[inline]
-    fn slots_of(&mut self, key: &Key) -> &Slots {
-        let at = key.hash as usize & (self.slots.len() - 1);
-        let shard = &self.map.shards[at];
-        let kept = &mut self.slots[at];
-        let arrays = shard.arrays.load(Ordering::Acquire);
-        if kept.0 != arrays {
-            *kept = (arrays, shard.slots.load_full());
-        }
-        &kept.1
     }
 
     /// The versions of many names, in their order.
@@ -76,7 +113,9 @@ impl<V: Clone> Reader<V> {
         names: impl IntoIterator<Item = &'a [u8]>,
         mut tell: impl FnMut(Option<u64>),
     ) {
-        self.refresh();
+        for (kept, shard) in self.slots.0.iter_mut().zip(&self.map.shards) {
+            refresh(kept, shard, slots);
+        }
         let mut names = names.into_iter();
         let mut batch: [&[u8]; BATCH] = [&[]; BATCH];
         loop {
@@ -96,9 +135,9 @@ impl<V: Clone> Reader<V> {
     /// The versions of names whose keys are set.
     #[inline]
     fn read(&self, names: &[&[u8]], tell: &mut impl FnMut(Option<u64>)) {
-        let mut places = [(&*self.slots[0].1, 0); BATCH];
+        let mut places = [(&**self.slots.of(0), 0); BATCH];
         for (place, key) in places.iter_mut().zip(&*self.keys).take(names.len()) {
-            let slots = &self.slots[key.hash as usize & (self.slots.len() - 1)].1;
+            let slots = self.slots.of(key.hash);
             *place = (slots, slots.guess(key));
         }
         let places = places.get(..names.len()).unwrap_or_default();
@@ -108,15 +147,6 @@ impl<V: Clone> Reader<V> {
                 true => slots.find_at(*at, key).map(|found| found.version),
                 false => self.map.get(name).map(|(version, _)| version),
             });
-        }
-    }
-
-    fn refresh(&mut self) {
-        for (kept, shard) in self.slots.iter_mut().zip(&self.map.shards) {
-            let arrays = shard.arrays.load(Ordering::Acquire);
-            if kept.0 != arrays {
-                *kept = (arrays, shard.slots.load_full());
-            }
         }
     }
 }

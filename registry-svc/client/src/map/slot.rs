@@ -43,13 +43,13 @@ impl Key {
     }
 
     /// Writes each word to its place: to move a key costs more than to make it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn set(&mut self, name: &[u8]) {
         self.hash = hash(name);
-        self.tag = if name.len() > INLINE { EMPTY } else { name.len() as u64 };
-        for (at, to) in self.words.iter_mut().enumerate() {
-            *to = word(name, at);
-        }
+        (self.tag, self.words) = match name.len() {
+            0..=INLINE => (name.len() as u64, words(name)),
+            _ => (EMPTY, [0; 4]),
+        };
     }
 }
 
@@ -63,27 +63,35 @@ impl PartialEq for Key {
     }
 }
 
-/// The bytes of a name from `8 * at`, in their order, and zeros behind them.
+/// The bytes of a name that fits a slot, in their order, and zeros behind them.
 #[inline]
-fn word(name: &[u8], at: usize) -> u64 {
-    let rest = name.get(8 * at..).unwrap_or_default();
-    if let Some(whole) = rest.first_chunk::<8>() {
-        return u64::from_le_bytes(*whole);
+fn words(name: &[u8]) -> [u64; 4] {
+    if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk())
+        && name.len() > 16
+    {
+        // The last sixteen bytes, without those that are in the head.
+        let [first, second] = halves(u128::from_le_bytes(*head));
+        let [third, fourth] = halves(u128::from_le_bytes(*tail) >> (8 * (INLINE - name.len())));
+        return [first, second, third, fourth];
     }
-    match name.last_chunk::<8>() {
-        _ if rest.is_empty() => 0,
-        // One load: the last eight bytes, without those of the word before.
-        Some(last) => u64::from_le_bytes(*last) >> (8 * (8 - rest.len())),
-        None => rest.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
+    if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+        let tail = u64::from_le_bytes(*tail).unbounded_shr(8 * (16 - name.len() as u32));
+        return [u64::from_le_bytes(*head), tail, 0, 0];
     }
+    [name.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte)), 0, 0, 0]
+}
+
+#[inline]
+fn halves(both: u128) -> [u64; 2] {
+    [both as u64, (both >> 64) as u64]
 }
 
 /// Where a name was found.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
     pub(super) version: u64,
+    // Of its value.
     pub(super) position: u64,
-    pub(super) ticket: u64,
 }
 
 #[derive(Default)]
@@ -93,8 +101,6 @@ pub(super) struct Slot {
     pub(super) words: [AtomicU64; 4],
     pub(super) version: AtomicU64,
     pub(super) position: AtomicU64,
-    // Of one name's stay at one position; no other stay has it.
-    pub(super) ticket: AtomicU64,
 }
 
 impl Slot {
@@ -114,10 +120,13 @@ impl Slot {
             for (to, word) in slot.words.iter().zip(words) {
                 to.store(word, Ordering::Relaxed);
             }
-            slot.version.store(found.version, Ordering::Relaxed);
-            slot.position.store(found.position, Ordering::Relaxed);
-            slot.ticket.store(found.ticket, Ordering::Relaxed);
+            slot.set(found);
         });
+    }
+
+    fn set(&self, found: Found) {
+        self.version.store(found.version, Ordering::Relaxed);
+        self.position.store(found.position, Ordering::Relaxed);
     }
 
     #[inline]
@@ -125,7 +134,6 @@ impl Slot {
         Found {
             version: self.version.load(Ordering::Relaxed),
             position: self.position.load(Ordering::Relaxed),
-            ticket: self.ticket.load(Ordering::Relaxed),
         }
     }
 
@@ -157,18 +165,16 @@ impl Slot {
     pub(super) fn read(&self, key: &Key) -> Option<Found> {
         loop {
             let meta = self.meta.load(Ordering::Acquire);
-            if meta & BUSY != 0 {
-                spin_loop();
-                continue;
-            }
-            if meta & TAG != key.tag || !self.is_named(&key.words) {
+            if meta & (TAG | BUSY) == key.tag && self.is_named(&key.words) {
+                let found = self.found();
+                fence(Ordering::Acquire);
+                if self.meta.load(Ordering::Relaxed) == meta {
+                    return Some(found);
+                }
+            } else if meta & BUSY == 0 {
                 return None;
             }
-            let found = self.found();
-            fence(Ordering::Acquire);
-            if self.meta.load(Ordering::Relaxed) == meta {
-                return Some(found);
-            }
+            spin_loop();
         }
     }
 }
@@ -190,10 +196,9 @@ impl Slots {
         self.slots.len()
     }
 
-    /// The high bits choose the slot; any count of slots will do.
     #[inline]
     pub(super) fn home(&self, hash: u64) -> usize {
-        ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize
+        self.hints.home(hash)
     }
 
     #[inline]
@@ -210,7 +215,8 @@ impl Slots {
     /// The slot of a name most likely, if it has one.
     #[inline]
     pub(super) fn guess(&self, key: &Key) -> usize {
-        self.hints.guess(self.home(key.hash), hint(key.hash))
+        let home = self.home(key.hash);
+        self.hints.guess(home, hint(key.hash)).unwrap_or(home * WORD)
     }
 
     /// Asks the memory for a slot.
@@ -239,10 +245,10 @@ impl Slots {
         self.hints.show(at, hint(key.hash));
     }
 
-    /// Gives the name in a slot another version.
-    pub(super) fn update(&self, at: usize, version: u64) {
+    /// Gives the name in a slot another version and value.
+    pub(super) fn update(&self, at: usize, found: Found) {
         let slot = &self.slots[at];
-        slot.write(slot.tag(), |slot| slot.version.store(version, Ordering::Relaxed));
+        slot.write(slot.tag(), |slot| slot.set(found));
     }
 
     /// Takes the name out of a slot.
@@ -251,12 +257,20 @@ impl Slots {
         self.hints.free(at);
     }
 
-    pub(super) fn copy_to(&self, other: &Slots) {
+    /// What stands in the slots, in their order.
+    pub(super) fn all(&self) -> impl Iterator<Item = Found> {
+        self.slots.iter().filter(|slot| !matches!(slot.tag(), EMPTY | GONE)).map(Slot::found)
+    }
+
+    /// Copies every name, with another position of its value.
+    pub(super) fn copy_to(&self, other: &Slots, mut moved: impl FnMut(u64) -> Option<u64>) {
         for slot in &self.slots {
+            let Found { version, position } = slot.found();
             if let Some(key) = slot.key()
                 && let Some(vacant) = other.hints.vacant(other.home(key.hash))
+                && let Some(position) = moved(position)
             {
-                other.fill(vacant, &key, slot.found());
+                other.fill(vacant, &key, Found { version, position });
             }
         }
     }

@@ -8,7 +8,7 @@
 const WINDOW: u32 = 1024;
 /// Windows without handles before they are tried again: the first time, and at most.
 const REST_MIN: u32 = 8;
-const REST_MAX: u32 = 64;
+const REST_MAX: u32 = 1024;
 
 /// The rule counts questions and knows no time, so the same questions give the same choice.
 #[derive(Debug)]
@@ -86,14 +86,14 @@ mod tests {
         assert_eq!(asked(&mut adapt, REST_MIN * WINDOW, 3), 0, "given up");
         assert_eq!(asked(&mut adapt, WINDOW, 3), WINDOW, "tried again");
         assert_eq!(asked(&mut adapt, 2 * REST_MIN * WINDOW, 3), 0, "for longer");
-        let share = f64::from(asked(&mut adapt, 1000 * WINDOW, 3)) / f64::from(1000 * WINDOW);
-        assert!((0.01..0.03).contains(&share), "{share}");
+        let share = f64::from(asked(&mut adapt, 10_000 * WINDOW, 3)) / f64::from(10_000 * WINDOW);
+        assert!((0.001..0.003).contains(&share), "{share}");
     }
 
     #[test]
     fn handles_that_begin_to_pay_are_kept() {
         let mut adapt = Adapt::new();
-        asked(&mut adapt, 1000 * WINDOW, 3);
+        asked(&mut adapt, 10_000 * WINDOW, 3);
         asked(&mut adapt, (REST_MAX + 1) * WINDOW, 1);
         assert_eq!(asked(&mut adapt, 10 * WINDOW, 1), 10 * WINDOW);
     }

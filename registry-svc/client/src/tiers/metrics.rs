@@ -1,5 +1,6 @@
 //! What is counted of lookups, in cells that one thread writes each, summed at a scrape.
 
+use super::Tier;
 use crate::mirror::View;
 use kit::{Context, Metrics, clock::Clock, metrics::HistogramFamily};
 use parking_lot::Mutex;
@@ -128,7 +129,7 @@ fn add(count: &AtomicU64) {
 
 /// `tier` as a label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Tier {
+struct Label {
     tier: &'static str,
 }
 
@@ -137,7 +138,7 @@ struct Tier {
 pub(crate) struct TierMetrics {
     pub(crate) lookups: Lookups,
     pub(crate) stale_reads: Counter,
-    durations: HistogramFamily<Tier>,
+    durations: [Histogram; 3],
 }
 
 impl TierMetrics {
@@ -153,18 +154,27 @@ impl TierMetrics {
             "swarm_registry_lookup_duration_seconds",
             "Time of a lookup by the tier that answered; L1 and L2 are sampled",
         );
+        let durations: HistogramFamily<Label> =
+            metrics.histogram_family(name, help, || Histogram::new(BUCKETS));
+        let of = |tier: Tier| durations.get_or_create_owned(&Label { tier: tier.as_str() });
         Self {
             lookups,
+            durations: [of(Tier::L1), of(Tier::L2), of(Tier::L3)],
             stale_reads: metrics.counter(
                 "swarm_registry_stale_reads",
                 "Answers from a copy older than the staleness bound, told as such",
             ),
-            durations: metrics.histogram_family(name, help, || Histogram::new(BUCKETS)),
         }
     }
 
-    pub(crate) fn took(&self, tier: &'static str, duration: Duration) {
-        self.durations.get_or_create_owned(&Tier { tier }).observe(duration.as_secs_f64());
+    pub(crate) fn took(&self, tier: Tier, duration: Duration) {
+        let [l1, l2, l3] = &self.durations;
+        let of_tier = match tier {
+            Tier::L1 => l1,
+            Tier::L2 => l2,
+            Tier::L3 => l3,
+        };
+        of_tier.observe(duration.as_secs_f64());
     }
 }
 

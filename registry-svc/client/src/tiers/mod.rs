@@ -3,7 +3,7 @@
 //! | tier | what | whose | a hit |
 //! |---|---|---|---|
 //! | L1 | [`Local`]: handles, checked by epoch | one thread's or connection's | no lock, no clone |
-//! | L2 | the [`Mirror`]'s copy, fed by Watch and the bus | the node's | one lookup in a map |
+//! | L2 | the [`Mirror`]'s copy, fed by Watch and the bus | the node's | one lookup in a map, no lock, no clone |
 //! | L3 | the shard in registry-svc, directly or over gRPC | the registry's | always up to date |
 //!
 //! # Invariants
@@ -212,7 +212,7 @@ impl Inner {
         let asked = tokio::time::timeout(SHARD_WAIT, self.client.lookup(name)).await;
         let late = |_| Err(Error::Unavailable(format!("no answer within {SHARD_WAIT:?}")));
         let asked = asked.unwrap_or_else(late);
-        self.metrics.took(Tier::L3.as_str(), self.clock.now().saturating_duration_since(began));
+        self.metrics.took(Tier::L3, self.clock.now().saturating_duration_since(began));
         match asked {
             Ok(found) => Ok(self.answer(name, Some(found))),
             Err(Error::NotFound(_)) => Ok(self.answer(name, None)),

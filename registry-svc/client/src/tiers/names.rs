@@ -1,7 +1,7 @@
 //! The node's copy of the names, as every thread reads it.
 
 use super::epochs::Epochs;
-use crate::map::{Map, Reader, hash};
+use crate::map::{Lender, Map, hash};
 use proto::registry::Registration;
 use std::sync::{
     Arc,
@@ -28,8 +28,8 @@ impl Names {
     }
 
     /// Looks names up for one thread or connection.
-    pub(crate) fn reader(&self) -> Reader<Arc<Registration>> {
-        Reader::new(self.map.clone())
+    pub(crate) fn lender(&self) -> Lender<Arc<Registration>> {
+        Lender::new(self.map.clone())
     }
 
     /// Whether a name that is not here may be registered all the same.
