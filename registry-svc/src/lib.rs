@@ -38,6 +38,7 @@ mod rpc;
 mod service;
 mod sharding;
 mod store;
+mod together;
 mod waiting;
 mod watch;
 

@@ -73,7 +73,7 @@ fn count(packed: &[u8]) -> Result<usize, Malformed> {
 
 /// The names of a checked frame.
 #[derive(Clone, Copy)]
-struct Names<'a>(&'a [u8]);
+pub(crate) struct Names<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Names<'a> {
     type Item = &'a [u8];

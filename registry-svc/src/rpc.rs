@@ -12,7 +12,7 @@ use crate::{
     driver::At,
     error::Failure,
     handle::Handle,
-    listing, packed,
+    listing, packed, together,
     waiting::Place,
     watch::Watcher,
 };
@@ -114,7 +114,9 @@ impl RegistryService for Handler {
 
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
         let handle = self.handle_of(&request);
-        Ok(Response::new(handle.answer(request.into_inner())?))
+        let request = request.into_inner();
+        together::arrive(&handle.shared().table, &request.name).await;
+        Ok(Response::new(handle.answer(request)?))
     }
 
     type LookupStreamStream = BoxStream<'static, Result<PackedAnswer, Status>>;

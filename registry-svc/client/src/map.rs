@@ -27,11 +27,13 @@ mod reader;
 mod shard;
 mod slot;
 mod values;
+mod warm;
 
 pub(crate) use reader::Lender;
 pub use reader::Reader;
 pub(crate) use slot::Key;
 pub use slot::{INLINE, hash};
+pub use warm::Warmer;
 
 use shard::Shard;
 use std::{

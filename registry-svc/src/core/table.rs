@@ -4,7 +4,7 @@
 use crate::core::{index::Index, name::Name};
 use parking_lot::RwLock;
 use proto::{ids::ShardId, registry::Registration};
-use registry_client::map::{Map, Reader};
+use registry_client::map::{Map, Reader, Warmer};
 use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 /// A registration and the revision at which it became visible; 0 before that.
@@ -71,6 +71,11 @@ impl Table {
     /// Looks versions up for one stream, without a lock.
     pub(crate) fn reader(&self) -> Reader<Arc<Entry>> {
         Reader::new(self.map.clone())
+    }
+
+    /// Asks the memory for what lookups of these names, and the answers to them, read.
+    pub(crate) fn warm<'a>(&self, warmer: &mut Warmer<Arc<Entry>>, names: impl Iterator<Item = &'a [u8]>) {
+        warmer.warm(&self.map, names, &[head, strings]);
     }
 
     pub(crate) fn put(&self, name: Name, entry: Arc<Entry>) {
@@ -141,6 +146,19 @@ impl Table {
         let range = order.range::<[u8], _>((start, Bound::Unbounded));
         range.take_while(|name| name.as_bytes().starts_with(prefix.as_bytes())).take(scan).cloned().collect()
     }
+}
+
+/// Of each line that an entry takes.
+fn head(entry: &Arc<Entry>) -> u64 {
+    let Entry { registration, revision } = &**entry;
+    let Registration { name, owner, origin, labels, version, .. } = registration;
+    revision ^ version ^ (name.len() ^ owner.len() ^ origin.len() ^ labels.len()) as u64
+}
+
+fn strings(entry: &Arc<Entry>) -> u64 {
+    let Registration { name, owner, origin, .. } = &entry.registration;
+    let first = |text: &String| u64::from(text.as_bytes().first().copied().unwrap_or_default());
+    first(name) ^ first(owner) ^ first(origin)
 }
 
 #[cfg(test)]
