@@ -164,6 +164,13 @@ async fn a_message_larger_than_every_window_arrives_whole() {
         Err(refused) => refused,
     };
     assert_eq!(refused.code(), Code::OutOfRange);
+    // What the client itself refuses to send is told as that.
+    let mut small = tonic::client::Grpc::new(served.context().channels.get(&served.context().advertise));
+    small = small.max_encoding_message_size(10);
+    small.ready().await.unwrap();
+    let echo = http::uri::PathAndQuery::from_static("/swarm.test.v1.EchoService/Echo");
+    let refused = small.unary(with_deadline(large.clone(), SOON), echo, codec.clone()).await.unwrap_err();
+    assert_eq!((refused.code(), status::settle(refused).code()), (Code::OutOfRange, Code::OutOfRange));
     let many = futures::stream::iter(vec![large[..3 << 20].to_owned(); 5]);
     let answers = grpc.streaming(with_deadline(many, SOON), path, codec).await.unwrap().into_inner();
     let lengths: Vec<usize> = answers.map(|message| message.unwrap().len()).collect().await;

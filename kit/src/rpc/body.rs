@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 use tokio::sync::oneshot;
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
 /// What the other end sends. The window is given back as the frames are taken.
 #[derive(Debug)]
@@ -62,7 +62,8 @@ impl http_body::Body for Inbound {
 }
 
 /// Sends a body; done when all of it has been given to the connection, or the other end wants no
-/// more. Frames after the first wait for the window.
+/// more. A body that ends with an error is not sent to its end, and the error is told. Frames after
+/// the first wait for the window.
 pub(super) struct Outbound {
     body: Body,
     stream: SendStream<Bytes>,
@@ -119,7 +120,7 @@ impl Outbound {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<Result<(), Status>, Gone>> {
         loop {
             ready!(self.poll_room(cx))?;
             let sent = match Pin::new(&mut self.body).poll_frame(cx) {
@@ -127,14 +128,13 @@ impl Outbound {
                     Ok(data) => self.take(data),
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
-                        return Poll::Ready(Ok(self.end_with(trailers)?));
+                        return Poll::Ready(Ok(Ok(self.end_with(trailers)?)));
                     }
                 },
-                Poll::Ready(None) => return Poll::Ready(Ok(self.end()?)),
+                Poll::Ready(None) => return Poll::Ready(Ok(Ok(self.end()?))),
                 Poll::Ready(Some(Err(error))) => {
-                    tracing::debug!(%error, "a body ended early");
                     self.stream.send_reset(Reason::INTERNAL_ERROR);
-                    return Poll::Ready(Err(Gone));
+                    return Poll::Ready(Ok(Err(error)));
                 }
                 Poll::Pending => {
                     self.flush()?;
@@ -156,13 +156,14 @@ impl From<h2::Error> for Gone {
 }
 
 impl Future for Outbound {
-    type Output = ();
+    type Output = Result<(), Status>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.poll_frames(cx).is_ready() {
-            return Poll::Ready(());
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.poll_frames(cx) {
+            Poll::Ready(Ok(sent)) => Poll::Ready(sent),
+            // Nobody reads it any more.
+            Poll::Ready(Err(Gone)) => Poll::Ready(Ok(())),
+            Poll::Pending => self.stream.poll_reset(cx).map(|_| Ok(())),
         }
-        // Whoever waits for nobody stops.
-        self.stream.poll_reset(cx).map(drop)
     }
 }

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 use tokio::{runtime::Handle, sync::oneshot, time::timeout};
-use tonic::{ConnectError, TimeoutExpired, body::Body};
+use tonic::{ConnectError, Status, TimeoutExpired, body::Body};
 use tower::BoxError;
 
 /// A peer that does not accept within this time is unavailable.
@@ -113,24 +113,26 @@ impl Link {
         head.headers.insert(USER_AGENT, AGENT);
         let ends = body.is_end_stream();
         let (answer, stream) = sender.send.send_request(http::Request::from_parts(head, ()), ends)?;
-        let wanted = if ends { None } else { self.send(Outbound::new(body, stream)) };
+        let wanted = if ends { None } else { self.send(Outbound::new(body, stream))? };
         Ok(answer.await?.map(|stream| Inbound::of_open_request(stream, wanted)))
     }
 
     /// Sends a request. Most are one message that is there already; what is left of another is sent
     /// by a task for as long as what is answered here lives.
-    fn send(&self, mut outbound: Outbound) -> Option<oneshot::Sender<()>> {
-        if (&mut outbound).now_or_never().is_some() {
-            return None;
+    fn send(&self, mut outbound: Outbound) -> Result<Option<oneshot::Sender<()>>, Status> {
+        if let Some(sent) = (&mut outbound).now_or_never() {
+            return sent.map(|()| None);
         }
         let (wanted, unwanted) = oneshot::channel();
         self.runtime.spawn(async move {
             tokio::select! {
-                () = outbound => {}
+                sent = outbound => if let Err(error) = sent {
+                    tracing::debug!(%error, "a request broke off");
+                },
                 _ = unwanted => {}
             }
         });
-        Some(wanted)
+        Ok(Some(wanted))
     }
 
     fn uri(&self, path: &Uri) -> Result<Uri, InvalidUriParts> {

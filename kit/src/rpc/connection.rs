@@ -144,7 +144,7 @@ async fn call(
     let Ok(stream) = respond.send_response(http::Response::from_parts(head, ()), ends) else {
         return;
     };
-    if !ends {
-        Outbound::new(body, stream).await;
+    if !ends && let Err(error) = Outbound::new(body, stream).await {
+        tracing::debug!(%error, "an answer broke off");
     }
 }
