@@ -12,7 +12,8 @@ use crate::{
     driver::At,
     error::Failure,
     handle::Handle,
-    listing, packed, together,
+    listing, packed,
+    together::Together,
     waiting::Place,
     watch::Watcher,
 };
@@ -51,6 +52,7 @@ pub struct Handler {
     pub(crate) handle: Handle,
     pub(crate) node: Arc<str>,
     pub(crate) shutdown: Shutdown,
+    pub(crate) together: Together,
 }
 
 #[async_trait]
@@ -115,7 +117,7 @@ impl RegistryService for Handler {
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
         let handle = self.handle_of(&request);
         let request = request.into_inner();
-        together::arrive(&handle.shared().table, &request.name).await;
+        self.together.arrive(&handle.shared().table, &request.name).await;
         Ok(Response::new(handle.answer(request)?))
     }
 

@@ -19,6 +19,7 @@ use crate::{
     rpc::Handler,
     sharding::{FLAG, Sharding},
     store::{MemoryStore, Record, RedbStore, Store, StoreError},
+    together::Together,
 };
 use kit::{
     flags::Shadow,
@@ -178,7 +179,7 @@ fn new_shard(id: ShardId, config: &Config, ctx: &Context, table: &Arc<Table>) ->
 
 fn serve(ctx: &Context, handle: &Handle) -> Arc<Handler> {
     let (node, shutdown) = (ctx.node.as_str().into(), ctx.shutdown.clone());
-    let handler = Arc::new(Handler { handle: handle.clone(), node, shutdown });
+    let handler = Arc::new(Handler { handle: handle.clone(), node, shutdown, together: Together::default() });
     let server = RegistryServiceServer::from_arc(handler.clone()).max_decoding_message_size(MAX_MESSAGE);
     ctx.rpc.add(server.max_encoding_message_size(MAX_MESSAGE));
     ctx.rpc.reflect(proto::DESCRIPTORS);

@@ -19,7 +19,10 @@ use http_body::Body as _;
 use parking_lot::Mutex;
 use std::{
     fmt, io,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -48,6 +51,8 @@ struct Link {
     net: Arc<dyn Net>,
     runtime: Handle,
     line: Mutex<Line>,
+    // That were made so far.
+    connections: AtomicU64,
 }
 
 type Dialling = Shared<BoxFuture<'static, Result<Sender, Refused>>>;
@@ -77,10 +82,9 @@ impl Channel {
     pub fn new(net: Arc<dyn Net>, addr: &str) -> Self {
         // The connection is dialled by the address; the authority only names it.
         let authority = addr.parse().unwrap_or_else(|_| Authority::from_static("invalid"));
-        let line = Mutex::new(Line::Down);
-        Self {
-            link: Arc::new(Link { addr: addr.to_owned(), authority, net, runtime: Handle::current(), line }),
-        }
+        let (addr, runtime, line) = (addr.to_owned(), Handle::current(), Mutex::new(Line::Down));
+        let connections = AtomicU64::new(0);
+        Self { link: Arc::new(Link { addr, authority, net, runtime, line, connections }) }
     }
 }
 
@@ -200,7 +204,7 @@ impl Link {
                 return Err(refused(io::ErrorKind::TimedOut, format!("{addr}: no connection within 500 ms")));
             }
         };
-        let number = next_number();
+        let number = self.connections.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(drive(connection, Arc::downgrade(self), number));
         Ok(Sender { number, send })
     }
@@ -223,11 +227,6 @@ fn client() -> h2::client::Builder {
         .max_header_list_size(HEADERS_MAX)
         .enable_push(false);
     client
-}
-
-fn next_number() -> u64 {
-    static NUMBERS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    NUMBERS.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
 /// Drives a connection until it ends: when it breaks, when it is dead, or when the channel and
