@@ -94,18 +94,12 @@ pub fn reuse_port(addr: SocketAddr) -> io::Result<TcpListener> {
 /// An accepted connection that breaks when its node aborts, as it would if the process died.
 pub struct Accepted {
     stream: BoxedStream,
-    peer: SocketAddr,
     aborted: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Accepted {
-    pub(crate) fn new(stream: BoxedStream, peer: SocketAddr, abort: &CancellationToken) -> Self {
-        Self { stream, peer, aborted: Box::pin(abort.clone().cancelled_owned()) }
-    }
-
-    /// Who connected.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+    pub(crate) fn new(stream: BoxedStream, abort: &CancellationToken) -> Self {
+        Self { stream, aborted: Box::pin(abort.clone().cancelled_owned()) }
     }
 
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -165,9 +159,7 @@ pub fn incoming(
     futures::stream::unfold((listener, abort), |(listener, abort)| async move {
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => {
-                    return Some((Accepted::new(stream, peer, &abort), (listener, abort)));
-                }
+                Ok((stream, _)) => return Some((Accepted::new(stream, &abort), (listener, abort))),
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
                     tokio::time::sleep(Duration::from_millis(20)).await;

@@ -81,7 +81,7 @@ fn server() -> h2::server::Builder {
 
 /// Takes in what is there, and begins the calls when no more is: answers that are given at once
 /// are then written together. Those that wait are asked once more when all have begun, for they may
-/// wait for each other (registry-svc's lookups do).
+/// wait for each other.
 fn step(
     connection: &mut Connection<Accepted, Bytes>,
     service: &mut impl Answers,

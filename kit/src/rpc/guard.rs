@@ -66,22 +66,27 @@ impl Durations {
 
 /// Stands in front of the services for one connection.
 pub(super) struct Guard {
+    // The connection's own counts: calls of other event loops do not touch them.
+    port: Arc<Port>,
+    // The methods that the connection calls, and where their successes are counted.
+    known: Vec<(PathAndQuery, Arc<Histogram>)>,
+}
+
+struct Port {
     table: Arc<Table>,
     durations: Durations,
-    // The methods that the connection calls, and where their successes are counted.
-    known: Vec<(PathAndQuery, Histogram)>,
 }
 
 impl Guard {
     pub(super) fn new(table: Arc<Table>, durations: Durations) -> Self {
-        Self { table, durations, known: Vec::new() }
+        Self { port: Arc::new(Port { table, durations }), known: Vec::new() }
     }
 
-    fn successes(&mut self, path: &PathAndQuery) -> Option<Histogram> {
+    fn successes(&mut self, path: &PathAndQuery) -> Option<Arc<Histogram>> {
         if let Some((_, known)) = self.known.iter().find(|(known, _)| known == path) {
             return Some(known.clone());
         }
-        let found = self.durations.of_successes(path)?;
+        let found = Arc::new(self.port.durations.of_successes(path)?);
         if self.known.len() < KNOWN_MAX {
             self.known.push((path.clone(), found.clone()));
         }
@@ -102,17 +107,16 @@ impl Answers for Guard {
             let refused = status::deadline_required().into_http();
             // The path is not known to exist.
             let other = PathAndQuery::from_static("/_other");
-            self.durations.observe(&other, Code::InvalidArgument, Duration::ZERO);
+            self.port.durations.observe(&other, Code::InvalidArgument, Duration::ZERO);
             return Box::pin(std::future::ready(Ok(refused)));
         }
         let span = tracing::debug_span!("rpc", path = path.path());
         let start = Instant::now();
         let successes = self.successes(&path);
-        let mut open =
-            OpenCall { durations: self.durations.clone(), successes, path, start, code: Code::Cancelled };
-        let table = self.table.clone();
+        let port = self.port.clone();
+        let mut open = OpenCall { port: port.clone(), successes, path, start, code: Code::Cancelled };
         let answer = async move {
-            let called = AssertUnwindSafe(async move { table.call(request).await }).catch_unwind();
+            let called = AssertUnwindSafe(async move { port.table.call(request).await }).catch_unwind();
             let answer = match deadline.and_then(|deadline| start.checked_add(deadline)) {
                 Some(end) => timeout_at(end, called).await,
                 None => Ok(called.await),
@@ -135,8 +139,8 @@ impl Answers for Guard {
 /// A call whose answer has no head yet. Dropped without one (the client went away) it counts as
 /// cancelled.
 struct OpenCall {
-    durations: Durations,
-    successes: Option<Histogram>,
+    port: Arc<Port>,
+    successes: Option<Arc<Histogram>>,
     path: PathAndQuery,
     start: Instant,
     code: Code,
@@ -155,7 +159,7 @@ impl Drop for OpenCall {
         let elapsed = self.start.elapsed();
         match &self.successes {
             Some(successes) if self.code == Code::Ok => successes.observe(elapsed.as_secs_f64()),
-            _ => self.durations.observe(&self.path, self.code, elapsed),
+            _ => self.port.durations.observe(&self.path, self.code, elapsed),
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::net::{Accepted, Listener};
 use futures::{Stream, StreamExt as _, stream};
-use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 const WAITING: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-type Handed = (std::net::TcpStream, SocketAddr);
+type Handed = std::net::TcpStream;
 
 /// The ends of a server.
 #[derive(Clone)]
@@ -104,9 +104,9 @@ async fn hand_out(listener: &TcpListener, queues: &[mpsc::Sender<Handed>], stop:
 async fn accept(listener: &TcpListener) -> Handed {
     loop {
         let accepted = async {
-            let (stream, peer) = listener.accept().await?;
+            let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            Ok::<_, io::Error>((stream.into_std()?, peer))
+            stream.into_std()
         };
         match accepted.await {
             Ok(accepted) => return accepted,
@@ -124,8 +124,8 @@ fn connections(
     abort: CancellationToken,
 ) -> impl Stream<Item = io::Result<Accepted>> {
     let next = |mut handed: mpsc::Receiver<Handed>| async move { Some((handed.recv().await?, handed)) };
-    stream::unfold(handed, next).map(move |(stream, peer)| {
+    stream::unfold(handed, next).map(move |stream| {
         let stream = TcpStream::from_std(stream)?;
-        Ok(Accepted::new(Box::new(stream), peer, &abort))
+        Ok(Accepted::new(Box::new(stream), &abort))
     })
 }
