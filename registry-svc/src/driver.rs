@@ -6,7 +6,7 @@ use crate::{
         batch::Batch,
         command::{Deregister, Done, Heard, Order, Refusal, Register, Registered, Renewed, Update},
         shard::Shard,
-        table::Table,
+        table::{self, Table},
     },
     error::Failure,
     feed::Feed,
@@ -15,7 +15,7 @@ use crate::{
 };
 use kit::{clock::Clock, shutdown::Shutdown};
 use proto::{ids::ShardId, registry::Removed};
-use std::{sync::Arc, time::Instant};
+use std::{hint::black_box, sync::Arc, time::Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands decided together.
@@ -47,9 +47,9 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    fn entries(&self) -> u64 {
+    fn entries(&self) -> usize {
         match self {
-            Command::Batch(orders, _) => orders.len() as u64,
+            Command::Batch(orders, _) => orders.len(),
             _ => 1,
         }
     }
@@ -144,7 +144,7 @@ impl Driver {
         {
             commands.push(next);
         }
-        self.metrics.returned.inc_by(commands.iter().map(Command::entries).sum());
+        self.metrics.returned.inc_by(commands.iter().map(Command::entries).sum::<usize>() as u64);
         for _ in 0..BEHIND_MAX {
             commands.extend(self.inbox.commands.try_recv());
         }
@@ -160,7 +160,7 @@ impl Driver {
     }
 
     async fn step(&mut self, commands: Vec<Command>) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
+        let mut batch = Batch::with_room(commands.iter().map(Command::entries).sum());
         let answers = self.decide(commands, &mut batch);
         self.sweep(&mut batch);
         if let Err(error) = self.commit(&mut batch).await {
@@ -169,7 +169,7 @@ impl Driver {
             return Err(error);
         }
         let (versions, count) = (batch.versions(), batch.changes.len() as u64);
-        let head = self.feed.publish(batch.into_changes());
+        let head = self.feed.publish(self.id, batch);
         self.count();
         let revisions = Revisions { versions, first: head + 1 - count, head };
         for answer in answers {
@@ -232,6 +232,7 @@ impl Driver {
                 }
             }
             Command::Batch(orders, reply) => {
+                warm(&orders);
                 let outcomes = orders.into_iter().map(|order| self.obey(order, batch, now)).collect();
                 Some(Answer::Batch(reply, outcomes))
             }
@@ -379,6 +380,15 @@ fn refuse(answers: Vec<Answer>, error: &StoreError) {
             Answer::Heard(reply) => drop(reply.send(Err(failure.clone()))),
         }
     }
+}
+
+/// Another core may have made them: the memory is asked for all before the first one is decided.
+fn warm(orders: &[Order]) {
+    let touched = orders.iter().map(|order| match order {
+        Order::Register(Register { entry, .. }) => table::touch(entry),
+        Order::Deregister(_) => 0,
+    });
+    black_box(touched.fold(0, |seen, touched| seen ^ touched));
 }
 
 async fn sleep_until(due: Option<Instant>) {

@@ -89,7 +89,7 @@ fn register(name: &str) -> Register {
         ttl_ms: 1000,
         ..Default::default()
     };
-    Register { request_id: String::new(), entry: Entry::new(registration), replace: false, returns: false }
+    Register::new(registration)
 }
 
 async fn registered(queue: &mpsc::Sender<Command>, register: Register) -> At<Registered> {

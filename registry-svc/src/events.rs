@@ -65,7 +65,7 @@ impl Subjects {
     fn of(&self, change: &Change) -> &str {
         match change {
             Change::Put(_) => &self.put,
-            Change::Removed { .. } => &self.removed,
+            Change::Removed(_) => &self.removed,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     core::{
-        batch::Decided,
+        batch::Batch,
         history::{Change, Compacted, Event, History},
         merge::Stamp,
         name::Name,
@@ -16,8 +16,8 @@ use crate::{
     names::Names,
 };
 use parking_lot::Mutex;
-use proto::registry::Registration;
-use std::{collections::BTreeMap, sync::Arc};
+use proto::{ids::ShardId, registry::Registration};
+use std::{collections::BTreeMap, hint::black_box, sync::Arc};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) struct Feed {
@@ -55,49 +55,62 @@ impl Feed {
 
     /// Shows what the disk held at the start: part of the state, not of the history.
     pub(crate) fn restore(&self, registrations: Vec<Registration>) {
-        let revision = self.head();
+        let (revision, table) = (self.head(), self.names.table());
+        table.list(registrations.iter().map(|registration| Name::new(&registration.name)).collect());
         let mut visible = self.names.write();
+        let mut added = 0;
         for registration in registrations {
-            let entry = Arc::new(Entry { registration, revision });
-            visible.put(Name::new(&entry.registration.name), entry.clone());
+            added += isize::from(visible.put(&Arc::new(Entry { registration, revision })));
         }
+        table.grew(added);
     }
 
-    /// Publishes changes in order: each becomes visible to lookups, then to watchers. Whoever
-    /// has read the head sees everything up to it in the table. Returns the newest revision.
-    pub(crate) fn publish(&self, changes: Vec<Decided>) -> u64 {
+    /// Publishes the changes of one shard in order: each becomes visible to lookups, then to watchers.
+    /// Whoever has read the head sees everything up to it in the table. Returns the newest revision.
+    ///
+    /// The shards' writers meet here, so that what needs no order is done before and after.
+    pub(crate) fn publish(&self, shard: ShardId, batch: Batch) -> u64 {
+        let (table, (changes, added)) = (self.names.table(), batch.into_changes());
+        table.expect(shard, &added);
+        table.list(added);
+        let changes: Vec<(Change, usize)> = changes.into_iter().map(weighed).collect();
+        let mut removed = Vec::new();
+        let mut grown = 0;
+
         let mut log = self.log.lock();
         let mut visible = self.names.write();
-        for change in changes {
-            let revision = log.history.head() + 1;
-            let (change, told) = match change {
-                Decided::Put(mut entry) => {
+        for (mut change, bytes) in changes {
+            let told = match &mut change {
+                Change::Put(entry) => {
                     // Copied only where the store has not let go of it yet.
-                    Arc::make_mut(&mut entry).revision = revision;
-                    visible.put(Name::new(&entry.registration.name), entry.clone());
-                    let told = log.waiters.put(&entry);
-                    (Change::Put(entry), told)
+                    Arc::make_mut(entry).revision = log.history.head() + 1;
+                    grown += isize::from(visible.put(entry));
+                    log.waiters.put(entry)
                 }
-                Decided::Removed { removed, kind } => {
-                    visible.remove(&removed.name);
-                    let told = log.waiters.removed(&removed);
-                    (Change::Removed { removed, kind }, told)
+                Change::Removed(gone) => {
+                    grown -= isize::from(visible.remove(&gone.removed.name));
+                    removed.push(gone.removed.clone());
+                    log.waiters.removed(&gone.removed)
                 }
             };
-            log.history.push(change);
+            log.history.push(change, bytes);
             for (waiter, told) in told {
                 // Whoever waited may have gone.
                 let _ = waiter.send(told);
             }
         }
         drop(visible);
-        let head = log.history.head();
+        let (head, over) = (log.history.head(), log.history.trim());
         drop(log);
+
         self.head.send_if_modified(|seen| {
             let newer = head > *seen;
             *seen = head.max(*seen);
             newer
         });
+        table.grew(grown);
+        table.unlist(&removed);
+        let_go(over);
         head
     }
 
@@ -167,6 +180,22 @@ impl Feed {
     }
 }
 
+fn weighed(change: Change) -> (Change, usize) {
+    let bytes = change.bytes();
+    (change, bytes)
+}
+
+/// Asks the memory for the counts of all before the first one changes: each change waits for
+/// those before it, a look does not.
+fn let_go(changes: Vec<Change>) {
+    let count = |change: &Change| match change {
+        Change::Put(entry) => Arc::strong_count(entry),
+        Change::Removed(gone) => Arc::strong_count(gone),
+    };
+    black_box(changes.iter().fold(0, |seen, change| seen ^ count(change)));
+    drop(changes);
+}
+
 /// What is known of a registration that is monitored.
 pub(crate) enum Monitored {
     Waiting(Waiting),
@@ -187,10 +216,10 @@ fn replay(history: &History, asked: &Registration, since: u64, live: Option<Arc<
                 }
                 standing = entry.registration.clone();
             }
-            Change::Removed { removed, .. } if removed.name == asked.name => {
-                return Some(Verdict::Ended(End::removed(&removed)));
+            Change::Removed(gone) if gone.removed.name == asked.name => {
+                return Some(Verdict::Ended(End::removed(&gone.removed)));
             }
-            Change::Put(_) | Change::Removed { .. } => {}
+            Change::Put(_) | Change::Removed(_) => {}
         }
     }
     live.map(Verdict::Stands)
@@ -267,7 +296,9 @@ mod tests {
             let feed = feed.clone();
             async move {
                 for n in 0..NAMES {
-                    feed.publish(vec![Decided::Put(Entry::new(registration(n)))]);
+                    let mut batch = Batch::default();
+                    batch.put(Name::new(&format!("n{n}")), Entry::new(registration(n)), None);
+                    feed.publish(ShardId(0), batch);
                     tokio::task::yield_now().await;
                 }
             }

@@ -6,7 +6,6 @@
 //! again from the shards, one shard at a time, beside the traffic.
 
 use crate::core::{
-    name::Name,
     single::Single,
     table::{Entry, Table},
 };
@@ -84,7 +83,7 @@ impl Names {
     fn fill_shard(&self, shard: ShardId) {
         if let Kept::Filling(single) = &mut *self.single.write() {
             for entry in self.table.shard_entries(shard) {
-                single.put(Name::new(&entry.registration.name), entry);
+                single.put(entry);
             }
         }
     }
@@ -109,18 +108,20 @@ enum Lock<'a> {
 }
 
 impl Visible<'_> {
-    pub(crate) fn put(&mut self, name: Name, entry: Arc<Entry>) {
+    /// As [`Table::put`].
+    pub(crate) fn put(&mut self, entry: &Arc<Entry>) -> bool {
         if let Some(single) = self.single() {
-            single.put(name.clone(), entry.clone());
+            single.put(entry.clone());
         }
-        self.table.put(name, entry);
+        self.table.put(entry)
     }
 
-    pub(crate) fn remove(&mut self, name: &str) {
+    /// As [`Table::remove`].
+    pub(crate) fn remove(&mut self, name: &str) -> bool {
         if let Some(single) = self.single() {
             single.remove(name);
         }
-        self.table.remove(name);
+        self.table.remove(name)
     }
 
     fn single(&mut self) -> Option<&mut Single> {
@@ -168,8 +169,8 @@ mod tests {
                         let mut visible = names.write();
                         match revision % 3 {
                             0 => visible.remove(&name),
-                            _ => visible.put(Name::new(&name), entry(&name, revision)),
-                        }
+                            _ => visible.put(&entry(&name, revision)),
+                        };
                     }
                 })
             })

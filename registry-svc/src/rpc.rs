@@ -7,7 +7,6 @@ use crate::{
         command::{Deregister, Done, Order, Refusal, Register, Registered, Update},
         index::Total,
         key,
-        table::Entry,
     },
     driver::At,
     error::Failure,
@@ -257,7 +256,7 @@ impl Handler {
         registration.registered_at_ms = now_ms;
         check::check(&registration)?;
         let returns = lost_lease_id != 0 && registration.durability() == Durability::Ephemeral;
-        Ok(Register { request_id, entry: Entry::new(registration), replace, returns })
+        Ok(Register { request_id, replace, returns, ..Register::new(registration) })
     }
 }
 

@@ -295,9 +295,10 @@ mod tests {
         let clock = Arc::new(SystemClock);
         let sharding = Sharding::new(flags.handle(FLAG), names.clone(), 2, shadow, clock);
         for name in ["a", "b", "odd"] {
-            names.write().put(Name::new(name), entry(name, 1));
+            names.table().list(vec![Name::new(name)]);
+            names.write().put(&entry(name, 1));
         }
-        names.table().put(Name::new("odd"), entry("odd", 2));
+        names.table().put(&entry("odd", 2));
         Case { flags, metrics, names, sharding }
     }
 

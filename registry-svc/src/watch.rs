@@ -269,7 +269,7 @@ impl From<Change> for watch_response::Event {
     fn from(change: Change) -> Self {
         match change {
             Change::Put(entry) => watch_response::Event::Put(entry.registration.clone()),
-            Change::Removed { removed, .. } => watch_response::Event::Removed(Removed::clone(&removed)),
+            Change::Removed(gone) => watch_response::Event::Removed(Removed::clone(&gone.removed)),
         }
     }
 }

@@ -54,6 +54,8 @@ enum Part {
     Unary,
     /// Registers in process.
     Register,
+    /// Of these, the ones in memory alone.
+    Memory,
 }
 
 impl Options {
@@ -94,8 +96,8 @@ pub(crate) fn run(options: &Options) -> Result<Vec<Row>> {
             Some(wire) => wire.lookups(&mut samples)?,
             None => {}
         }
-        if options.has(Part::Register) {
-            register::round(options.names, &mut samples)?;
+        if options.has(Part::Register) || options.has(Part::Memory) {
+            register::round(options, &mut samples)?;
         }
     }
     Ok(lines::rows(&samples))

@@ -1,7 +1,7 @@
 //! Registers in process: the handlers of the RPCs without gRPC in front, through the same
 //! checks, queues and writers.
 
-use super::{Samples, names::text};
+use super::{Options, Part, Samples, names::text};
 use anyhow::{Result, bail};
 use kit::{
     config::{DataDir, NodeConfig},
@@ -75,10 +75,13 @@ pub(super) async fn fill(registry: &Arc<Handler>, names: u64) -> Result<()> {
 }
 
 /// One of each, on two threads; in memory a quarter of the names, in a registry of their own.
-pub(super) fn round(names: u64, samples: &mut Samples) -> Result<()> {
+pub(super) fn round(options: &Options, samples: &mut Samples) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let memory = runtime.block_on(in_memory(names / 4))?;
+    let memory = runtime.block_on(in_memory(options.names / 4))?;
     samples.add("register in process, in memory, batches of 1024", memory);
+    if !options.has(Part::Register) {
+        return Ok(());
+    }
     let fsynced = runtime.block_on(fsynced(samples.length.as_secs_f64()))?;
     samples.add("register in process, fsynced, 512 in flight", fsynced);
     Ok(())

@@ -36,27 +36,23 @@ pub use slot::{INLINE, hash};
 pub use warm::Warmer;
 
 use shard::Shard;
-use std::{
-    fmt,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::{fmt, hint::black_box};
 
 /// Names to values with a version each. A name has at most 255 bytes and is not empty.
 pub struct Map<V> {
     shards: Box<[Shard<V>]>,
-    len: AtomicUsize,
 }
 
 impl<V: Clone> Map<V> {
     /// An empty map of a number of shards, which is rounded up to a power of two.
     pub fn new(shards: usize) -> Self {
         let shards = (0..shards.max(1).next_power_of_two()).map(|_| Shard::new()).collect();
-        Self { shards, len: AtomicUsize::new(0) }
+        Self { shards }
     }
 
-    /// Number of names.
+    /// Number of names: a sum over the shards.
     pub fn len(&self) -> usize {
-        self.len.load(Ordering::Relaxed)
+        self.shards.iter().map(Shard::len).sum()
     }
 
     /// Whether there is no name.
@@ -75,24 +71,34 @@ impl<V: Clone> Map<V> {
     pub fn put(&self, name: &[u8], version: u64, value: V) -> Option<V> {
         let key = Key::of(name);
         let shard = self.shard(key.hash);
-        let old = match key.fits() {
+        match key.fits() {
             true => shard.put(&key, version, value),
-            false => shard.long.write().insert(name.into(), (version, value)).map(|(_, value)| value),
+            false => shard.put_long(name, version, value),
+        }
+    }
+
+    /// Makes room for names that are about to be put into a shard, and asks the memory for the slots
+    /// of all of them at once.
+    pub fn expect<'a>(&self, shard: usize, names: impl ExactSizeIterator<Item = &'a [u8]>) {
+        let Some(shard) = self.shards.get(shard) else {
+            return;
         };
-        self.len.fetch_add(usize::from(old.is_none()), Ordering::Relaxed);
-        old
+        shard.make_room(names.len());
+        let arrays = shard.arrays.load();
+        let vacant = names.map(Key::of).filter(Key::fits).filter_map(|key| arrays.slots.vacant(&key));
+        // Found before the first one is waited for.
+        let vacant: Vec<usize> = vacant.collect();
+        black_box(vacant.iter().fold(0, |seen, at| seen ^ arrays.slots.touch(*at)));
     }
 
     /// Removes a name; answers what was there.
     pub fn remove(&self, name: &[u8]) -> Option<V> {
         let key = Key::of(name);
         let shard = self.shard(key.hash);
-        let old = match key.fits() {
+        match key.fits() {
             true => shard.remove(&key),
-            false => shard.long.write().remove(name).map(|(_, value)| value),
-        };
-        self.len.fetch_sub(usize::from(old.is_some()), Ordering::Relaxed);
-        old
+            false => shard.remove_long(name),
+        }
     }
 
     /// The values of one shard, in no order.
@@ -119,7 +125,7 @@ impl<V: Clone> Map<V> {
 
 impl<V> fmt::Debug for Map<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map").field("shards", &self.shards.len()).field("len", &self.len).finish()
+        f.debug_struct("Map").field("shards", &self.shards.len()).finish_non_exhaustive()
     }
 }
 
@@ -131,7 +137,7 @@ mod tests {
         collections::BTreeMap,
         sync::{
             Arc,
-            atomic::{AtomicBool, AtomicU64},
+            atomic::{AtomicBool, AtomicU64, Ordering},
         },
         thread,
     };

@@ -1,6 +1,6 @@
 //! What a shard is asked, and what it answers.
 
-use crate::core::{check::Malformed, key::told, table::Entry};
+use crate::core::{check::Malformed, key::told, name::Name, table::Entry};
 use proto::registry::{Registration, Removed};
 use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -12,11 +12,22 @@ pub(crate) const EXPIRED: &str = "expired";
 #[derive(Debug, Clone)]
 pub(crate) struct Register {
     pub(crate) request_id: String,
+    /// The entry's.
+    pub(crate) name: Name,
     /// Name (its key), kind, owner, labels, spec, durability, ttl_ms and registered_at_ms; checked.
     pub(crate) entry: Arc<Entry>,
     pub(crate) replace: bool,
     /// Its holder had a lease of it that the registry has forgotten.
     pub(crate) returns: bool,
+}
+
+impl Register {
+    /// Of a name that is free, or of an owner who has it already with the same value.
+    pub(crate) fn new(registration: Registration) -> Self {
+        let name = Name::new(&registration.name);
+        let entry = Entry::new(registration);
+        Self { request_id: String::new(), name, entry, replace: false, returns: false }
+    }
 }
 
 #[derive(Debug, Clone)]

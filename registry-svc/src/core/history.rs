@@ -15,31 +15,50 @@ pub(crate) struct Event {
     pub(crate) change: Change,
 }
 
-#[derive(Debug, Clone)]
+/// A change that was decided, and is visible once it is published. One pointer, whichever it is: so
+/// small a value is passed in registers.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
     Put(Arc<Entry>),
-    Removed { removed: Arc<Removed>, kind: i32 },
+    Removed(Arc<Gone>),
+}
+
+/// A registration that was removed.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Gone {
+    pub(crate) removed: Arc<Removed>,
+    /// The registration's.
+    pub(crate) kind: i32,
 }
 
 impl Change {
+    /// Its key.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Change::Put(entry) => &entry.registration.name,
+            Change::Removed(gone) => &gone.removed.name,
+        }
+    }
+
     pub(crate) fn kind(&self) -> i32 {
         match self {
             Change::Put(entry) => entry.registration.kind,
-            Change::Removed { kind, .. } => *kind,
+            Change::Removed(gone) => gone.kind,
         }
     }
 
     pub(crate) fn origin(&self) -> &str {
         match self {
             Change::Put(entry) => &entry.registration.origin,
-            Change::Removed { removed, .. } => &removed.origin,
+            Change::Removed(gone) => &gone.removed.origin,
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// What it counts against the bound of the history.
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Change::Put(entry) => 64 + prost::Message::encoded_len(&entry.registration),
-            Change::Removed { removed, .. } => 64 + prost::Message::encoded_len(&**removed),
+            Change::Removed(gone) => 64 + prost::Message::encoded_len(&*gone.removed),
         }
     }
 }
@@ -74,19 +93,26 @@ impl History {
         self.head
     }
 
-    /// Adds a change under the next revision, which must be what the change carries.
-    pub(crate) fn push(&mut self, change: Change) -> u64 {
+    /// Adds a change, with its [`Change::bytes`], under the next revision, which must be what the
+    /// change carries. The bounds hold after the next [`History::trim`].
+    pub(crate) fn push(&mut self, change: Change, bytes: usize) -> u64 {
         self.head += 1;
-        let bytes = change.bytes();
         self.events.push_back((Event { revision: self.head, change }, bytes));
         self.bytes += bytes;
+        self.head
+    }
+
+    /// Takes out the oldest changes over the bounds. To let go of them is work that no lock needs.
+    pub(crate) fn trim(&mut self) -> Vec<Change> {
+        let mut over = Vec::new();
         while self.events.len() > self.limit || (self.bytes > self.limit_bytes && self.events.len() > 1) {
-            let Some((_, bytes)) = self.events.pop_front() else {
+            let Some((event, bytes)) = self.events.pop_front() else {
                 break;
             };
             self.bytes -= bytes;
+            over.push(event.change);
         }
-        self.head
+        over
     }
 
     /// Up to `max` events after a revision, oldest first; empty at the head.
@@ -106,14 +132,22 @@ mod tests {
     use proptest::prelude::*;
 
     fn removal(name: &str) -> Change {
-        Change::Removed { removed: Arc::new(Removed { name: name.into(), ..Default::default() }), kind: 1 }
+        let removed = Arc::new(Removed { name: name.into(), ..Default::default() });
+        Change::Removed(Arc::new(Gone { removed, kind: 1 }))
+    }
+
+    fn push(history: &mut History, change: Change) -> u64 {
+        let bytes = change.bytes();
+        let revision = history.push(change, bytes);
+        history.trim();
+        revision
     }
 
     #[test]
     fn a_revision_of_another_start_is_compacted() {
         let mut first = History::new(1_700_000_000_000, 10, 1 << 20);
         let second = History::new(1_700_000_000_001, 10, 1 << 20);
-        let revision = first.push(removal("a"));
+        let revision = push(&mut first, removal("a"));
         assert!(first.after(revision, 10).is_ok());
         assert!(second.after(revision, 10).is_err(), "from before the start");
         assert!(first.after(second.head(), 10).is_err(), "from the future");
@@ -123,7 +157,7 @@ mod tests {
     fn bytes_bound_it_too() {
         let mut history = History::new(1, 1000, 500);
         for _ in 0..100 {
-            history.push(removal(&"x".repeat(100)));
+            push(&mut history, removal(&"x".repeat(100)));
         }
         assert!(history.events.len() < 5);
     }
@@ -138,7 +172,7 @@ mod tests {
             let mut position = start;
             for count in pushes {
                 for _ in 0..count {
-                    history.push(removal("a"));
+                    push(&mut history, removal("a"));
                 }
                 match history.after(position, max) {
                     Ok(events) => for event in events {

@@ -7,7 +7,8 @@
 
 use hashbrown::HashMap;
 use std::{
-    collections::BTreeSet,
+    cmp::Reverse,
+    collections::{BinaryHeap, binary_heap::PeekMut},
     hash::Hash,
     time::{Duration, Instant},
 };
@@ -19,49 +20,62 @@ pub(crate) const LATE: Duration = Duration::from_millis(900);
 /// its holder repeats it within two more.
 const GRACE_MIN: Duration = Duration::from_secs(5);
 const GRACE_MAX: Duration = Duration::from_secs(10);
+/// How far ahead a sweep looks for ends that were put off, so that it is not called for each.
+const AHEAD: Duration = Duration::from_millis(500);
+/// Ends in the queue that are nobody's, beside as many as there are leases.
+const LITTER_MIN: usize = 64;
 
-/// Leases by key, each with a value.
+/// Leases by key, each with a value. There may be a million of them: an end is kept as a number.
 #[derive(Debug, Clone)]
 pub(crate) struct Leases<K, V> {
-    // Asked for one key at a time, never walked.
+    // Asked for one key at a time, never walked in an order that shows.
     by_key: HashMap<K, Lease<V>>,
-    by_end: BTreeSet<(Instant, K)>,
+    // One of each lease, and those of leases that are gone. A renewal leaves its lease where it is:
+    // that comes up at its old end, and is then put behind.
+    by_end: BinaryHeap<Reverse<(Nanos, K)>>,
+    // When the first one was granted: ends count from then on.
+    start: Option<Instant>,
     hold: Option<Instant>,
 }
+
+/// Since the start.
+type Nanos = u64;
 
 #[derive(Debug, Clone)]
 struct Lease<V> {
     value: V,
-    ttl: Duration,
-    end: Instant,
+    ttl: Nanos,
+    end: Nanos,
+    // Where it is in the queue; not after its end.
+    queued: Nanos,
 }
 
 impl<K: Ord + Hash + Clone, V> Leases<K, V> {
     pub(crate) fn new() -> Self {
-        Self { by_key: HashMap::new(), by_end: BTreeSet::new(), hold: None }
+        Self { by_key: HashMap::new(), by_end: BinaryHeap::new(), start: None, hold: None }
     }
 
     /// Grants a lease, or replaces the one of the same key.
     pub(crate) fn grant(&mut self, key: K, value: V, ttl: Duration, now: Instant) {
-        let end = now + ttl;
-        if let Some(old) = self.by_key.insert(key.clone(), Lease { value, ttl, end }) {
-            self.by_end.remove(&(old.end, key.clone()));
-        }
-        self.by_end.insert((end, key));
+        self.start.get_or_insert(now);
+        let ttl = nanos(ttl);
+        let end = self.since_start(now).saturating_add(ttl);
+        self.by_end.push(Reverse((end, key.clone())));
+        self.by_key.insert(key, Lease { value, ttl, end, queued: end });
+        self.clean();
     }
 
     /// Extends a lease to a full time to live from now. `None`: there is no such lease.
     pub(crate) fn renew(&mut self, key: &K, now: Instant) -> Option<Duration> {
+        let now = self.since_start(now);
         let lease = self.by_key.get_mut(key)?;
-        self.by_end.remove(&(lease.end, key.clone()));
-        lease.end = lease.end.max(now + lease.ttl);
-        self.by_end.insert((lease.end, key.clone()));
-        Some(lease.ttl)
+        lease.end = lease.end.max(now.saturating_add(lease.ttl));
+        Some(Duration::from_nanos(lease.ttl))
     }
 
     pub(crate) fn revoke(&mut self, key: &K) -> Option<V> {
         let lease = self.by_key.remove(key)?;
-        self.by_end.remove(&(lease.end, key.clone()));
+        self.clean();
         Some(lease.value)
     }
 
@@ -75,14 +89,15 @@ impl<K: Ord + Hash + Clone, V> Leases<K, V> {
 
     /// When [`Leases::expired`] is to be asked next.
     pub(crate) fn next_end(&self) -> Option<Instant> {
-        let (end, _) = self.by_end.first()?;
-        Some(self.hold.map_or(*end, |hold| hold.max(*end)))
+        let Reverse((end, _)) = self.by_end.peek()?;
+        let end = self.start? + Duration::from_nanos(*end);
+        Some(self.hold.map_or(end, |hold| hold.max(end)))
     }
 
     /// How long ago the first lease that is still here ended.
-    pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
-        let (end, _) = self.by_end.first()?;
-        now.checked_duration_since(*end)
+    pub(crate) fn overdue(&mut self, now: Instant) -> Option<Duration> {
+        let (now, first) = (self.since_start(now), self.settle(now)?);
+        now.checked_sub(first).map(Duration::from_nanos)
     }
 
     /// Takes out the leases that have ended.
@@ -91,12 +106,38 @@ impl<K: Ord + Hash + Clone, V> Leases<K, V> {
             return Vec::new();
         }
         let mut expired = Vec::new();
-        while let Some((end, key)) = self.by_end.first().cloned()
-            && end <= now
-        {
-            expired.extend(self.revoke(&key).map(|value| (key, value)));
+        while self.settle(now).is_some_and(|end| end <= self.since_start(now)) {
+            let Some(Reverse((_, key))) = self.by_end.pop() else { break };
+            expired.extend(self.by_key.remove(&key).map(|lease| (key, lease.value)));
         }
+        self.settle(now + AHEAD);
         expired
+    }
+
+    /// Puts off what comes up until a moment and was renewed; answers the first end after that,
+    /// which is one's own if it is not after the moment.
+    fn settle(&mut self, until: Instant) -> Option<Nanos> {
+        let until = self.since_start(until);
+        loop {
+            let mut first = self.by_end.peek_mut()?;
+            let Reverse((at, key)) = &mut *first;
+            if *at > until {
+                return Some(*at);
+            }
+            match self.by_key.get_mut(key).filter(|lease| lease.queued == *at) {
+                Some(lease) if lease.end == *at => return Some(*at),
+                Some(lease) => (*at, lease.queued) = (lease.end, lease.end),
+                None => drop(PeekMut::pop(first)),
+            }
+        }
+    }
+
+    /// Bounds the queue by the leases that stand.
+    fn clean(&mut self) {
+        if self.by_end.len() > 2 * self.by_key.len() + LITTER_MIN {
+            self.by_end =
+                self.by_key.iter().map(|(key, lease)| Reverse((lease.queued, key.clone()))).collect();
+        }
     }
 
     /// A late sweep waits once for the holders.
@@ -116,10 +157,21 @@ impl<K: Ord + Hash + Clone, V> Leases<K, V> {
     }
 
     fn grace(&self, now: Instant) -> Duration {
-        let overdue = self.by_end.iter().take_while(|(end, _)| *end <= now);
-        let ttls = overdue.filter_map(|(_, key)| self.by_key.get(key)).map(|lease| lease.ttl);
-        (ttls.max().unwrap_or_default() / 3).clamp(GRACE_MIN, GRACE_MAX)
+        let now = self.since_start(now);
+        let overdue = self.by_key.values().filter(|lease| lease.end <= now);
+        let longest = overdue.map(|lease| lease.ttl).max().unwrap_or_default();
+        (Duration::from_nanos(longest) / 3).clamp(GRACE_MIN, GRACE_MAX)
     }
+
+    /// The clock of the caller is monotonic: nothing is before the start.
+    fn since_start(&self, now: Instant) -> Nanos {
+        self.start.map_or(0, |start| nanos(now.saturating_duration_since(start)))
+    }
+}
+
+/// They last for 584 years.
+fn nanos(duration: Duration) -> Nanos {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -183,30 +235,57 @@ mod tests {
         leases.grant(1, (), SECOND, t);
         assert_eq!(leases.revoke(&1), Some(()));
         assert_eq!(leases.renew(&1, t), None);
+        assert!(keys(leases.expired(t + SECOND)).is_empty());
         assert_eq!((leases.next_end(), leases.len()), (None, 0));
+    }
+
+    #[test]
+    fn leases_that_are_renewed_call_for_a_sweep_twice_a_second_at_most() {
+        let (t, mut leases) = (start(), Leases::new());
+        for n in 0..1000 {
+            leases.grant(n, (), SECOND * 10, t + Duration::from_millis(n));
+        }
+        let (mut now, mut sweeps) = (t, 0);
+        while let Some(next) = leases.next_end().filter(|next| *next < t + SECOND * 60) {
+            assert!(next >= now);
+            now = next;
+            // Each of them has been renewed three seconds ago at most.
+            assert!((0..1000).all(|n| leases.renew(&n, now - SECOND * 3).is_some()));
+            assert!(leases.expired(now).is_empty());
+            sweeps += 1;
+        }
+        assert!((1..=100).contains(&sweeps), "{sweeps}");
+        assert_eq!(leases.len(), 1000);
     }
 
     proptest! {
         #[test]
         fn never_early_and_gone_a_second_after(
-            steps in vec((0u64..6, any::<bool>(), 0u64..250), 1..200),
+            steps in vec((0u64..6, 0u8..5, 0u64..250), 1..300),
             ttls in vec(1000u64..4000, 6),
         ) {
             let (mut now, mut leases) = (start(), Leases::new());
             let mut ends: BTreeMap<u64, Instant> = BTreeMap::new();
-            for (key, grant, ms) in steps {
+            for (key, step, ms) in steps {
                 now += Duration::from_millis(ms);
                 for (key, ()) in leases.expired(now) {
                     let end = ends.remove(&key);
                     prop_assert!(end.is_some_and(|end| end <= now), "expired early");
                 }
                 let ttl = Duration::from_millis(ttls[key as usize]);
-                if grant {
-                    leases.grant(key, (), ttl, now);
-                    ends.insert(key, now + ttl);
-                } else if leases.renew(&key, now).is_some() {
-                    ends.insert(key, now + ttl);
+                match step {
+                    0 | 1 => {
+                        leases.grant(key, (), ttl, now);
+                        ends.insert(key, now + ttl);
+                    }
+                    2 => prop_assert_eq!(leases.revoke(&key), ends.remove(&key).map(drop)),
+                    _ => {
+                        prop_assert_eq!(leases.renew(&key, now).is_some(), ends.contains_key(&key));
+                        ends.entry(key).and_modify(|end| *end = now + ttl);
+                    }
                 }
+                prop_assert!(leases.by_end.len() <= 2 * leases.len() + LITTER_MIN);
+                prop_assert_eq!(leases.len(), ends.len());
                 // Swept as the driver does: at `next_end`, within the late bound.
                 while let Some(next) = leases.next_end().filter(|next| *next <= now) {
                     let _ = next;

@@ -2,12 +2,12 @@
 //! several nodes that hear each other in any order come to hold the same.
 
 use crate::core::{
-    batch::{Batch, Decided},
+    batch::Batch,
     check::{self},
     command::{Deregister, Heard, Refusal, Register},
-    history::History,
+    history::{Change, History},
     shard::{Bounds, Shard},
-    table::{Entry, Table},
+    table::Table,
 };
 use crate::{feed::Feed, names::Names};
 use proptest::{collection::vec, prelude::*};
@@ -44,11 +44,11 @@ impl Node {
     }
 
     /// Decides one command in a batch of its own; answers what became visible.
-    fn step<T>(&mut self, decide: impl FnOnce(&mut Shard, &mut Batch) -> T) -> (T, Vec<Decided>) {
+    fn step<T>(&mut self, decide: impl FnOnce(&mut Shard, &mut Batch) -> T) -> (T, Vec<Change>) {
         let mut batch = Batch::default();
         let answer = decide(&mut self.shard, &mut batch);
         let changes = batch.changes.clone();
-        self.feed.publish(batch.changes);
+        self.feed.publish(ShardId(0), batch);
         (answer, changes)
     }
 
@@ -80,17 +80,17 @@ fn ephemeral(name: &str, owner: &str) -> Registration {
 }
 
 fn register(registration: Registration, replace: bool) -> Register {
-    Register { request_id: String::new(), entry: Entry::new(registration), replace, returns: false }
+    Register { replace, ..Register::new(registration) }
 }
 
 fn deregister(name: &str, owner: &str, force: bool) -> Deregister {
     Deregister { request_id: String::new(), name: name.into(), owner: owner.into(), force }
 }
 
-fn as_heard(change: &Decided) -> Heard {
+fn as_heard(change: &Change) -> Heard {
     match change {
-        Decided::Put(entry) => Heard::Put(entry.registration.clone().into()),
-        Decided::Removed { removed, .. } => Heard::Removed(Removed::clone(removed)),
+        Change::Put(entry) => Heard::Put(entry.registration.clone().into()),
+        Change::Removed(gone) => Heard::Removed(Removed::clone(&gone.removed)),
     }
 }
 
@@ -274,8 +274,12 @@ fn commands_of_one_batch_see_each_other() {
     assert!(matches!(refusal, Err(Refusal::AlreadyRegistered { owner, .. }) if owner == "o"));
     node.shard.deregister(deregister("a", "o", false), &mut batch, now).unwrap();
     node.shard.register(register(durable("a", "p", 2), false), &mut batch, now).unwrap();
-    node.feed.publish(batch.changes);
+    node.feed.publish(ShardId(0), batch);
     assert_eq!(node.names()["a"].owner, "p");
+    let listed = |node: &Node| node.table.page(None, "", 10, 10, |_| true).entries.len();
+    assert_eq!(listed(&node), 1, "it was freed and taken again");
+    node.step(|shard, batch| shard.deregister(deregister("a", "p", false), batch, now)).0.unwrap();
+    assert_eq!((listed(&node), node.table.len()), (0, 0));
 }
 
 #[test]

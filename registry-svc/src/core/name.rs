@@ -57,9 +57,24 @@ impl PartialEq for Name {
 impl Eq for Name {}
 
 impl Ord for Name {
+    /// As text. Of two that lie inline the bytes behind each are zeros, which order the shorter one
+    /// first, and so two words compare them.
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        self.as_bytes().cmp(other.as_bytes())
+        match (&self.0, &other.0) {
+            (Repr::Inline { len, bytes }, Repr::Inline { len: other_len, bytes: other }) => {
+                (words(bytes), len).cmp(&(words(other), other_len))
+            }
+            _ => self.as_bytes().cmp(other.as_bytes()),
+        }
     }
+}
+
+/// In their order; some bytes are in both.
+#[inline]
+fn words(bytes: &[u8; INLINE]) -> Option<(u128, u128)> {
+    let word = |bytes: &[u8; 16]| u128::from_be_bytes(*bytes);
+    Some((word(bytes.first_chunk()?), word(bytes.last_chunk()?)))
 }
 
 impl PartialOrd for Name {
@@ -93,7 +108,20 @@ mod tests {
 
     #[test]
     fn short_and_long_names_read_back_and_order_as_text() {
-        let texts = ["", "a", "a.b", "time", &"x".repeat(30), &"x".repeat(31), &"y".repeat(128)];
+        let texts = [
+            "",
+            "a",
+            "a\0",
+            "a\0\0",
+            "a\0b",
+            "a.b",
+            "time",
+            "time-of-the-day-a",
+            "time-of-the-day-b",
+            &"x".repeat(30),
+            &"x".repeat(31),
+            &"y".repeat(128),
+        ];
         for pair in texts.windows(2) {
             let (low, high) = (Name::new(pair[0]), Name::new(pair[1]));
             assert_eq!(low.as_str(), pair[0]);

@@ -5,6 +5,7 @@ use crate::core::{
     batch::{Batch, Write},
     check::{self, Malformed},
     command::{DEREGISTERED, Deregister, EXPIRED, Heard, Refusal, Register, Registered, Renewed},
+    history::Change,
     key::check_key,
     lease::Leases,
     merge::{self, Stamp, VERSION_MAX},
@@ -20,6 +21,7 @@ use proto::{
 use rand::{Rng as _, rngs::StdRng};
 use std::{
     collections::BTreeSet,
+    hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -68,6 +70,8 @@ pub(crate) struct Shard {
     tombstones: Tombstones,
     recent: Recent<Answer>,
     rng: StdRng,
+    // Lease ids that nobody has yet.
+    ids: Vec<u64>,
 }
 
 impl Shard {
@@ -91,6 +95,7 @@ impl Shard {
             tombstones: Tombstones::new(bounds.tombstones),
             recent: Recent::new(bounds.recent),
             rng,
+            ids: Vec::new(),
         }
     }
 
@@ -132,9 +137,9 @@ impl Shard {
         batch: &mut Batch,
         now: Instant,
     ) -> Result<Registered, Refusal> {
-        let wanted = command.entry;
+        let (name, wanted) = (command.name, command.entry);
         let Some(live) = self.live(&wanted.name, batch) else {
-            return Ok(self.write(wanted, None, batch, now));
+            return Ok(self.write(name, wanted, None, batch, now));
         };
         let same_owner = live.owner == wanted.owner;
         if same_value(&live, &wanted) {
@@ -143,12 +148,12 @@ impl Shard {
                 Durability::Durable => {
                     return Ok(Registered { lease_id: 0, version: live.version, created: false });
                 }
-                _ if same_owner => return Ok(self.again(wanted, &live, batch, now)),
+                _ if same_owner => return Ok(self.again(name, wanted, &live, batch, now)),
                 _ => return Err(already(&live, "a lease")),
             }
         }
         match (same_owner, command.replace) {
-            (true, true) => Ok(self.write(wanted, Some(&live), batch, now)),
+            (true, true) => Ok(self.write(name, wanted, Some(&live), batch, now)),
             (true, false) => Err(already(&live, "another value, and replace is not set")),
             (false, _) => Err(already(&live, "another value")),
         }
@@ -158,6 +163,7 @@ impl Shard {
     /// lease was granted elsewhere or is to live differently.
     fn again(
         &mut self,
+        name: Name,
         mut wanted: Arc<Entry>,
         live: &Registration,
         batch: &mut Batch,
@@ -170,11 +176,12 @@ impl Shard {
         }
         // A counter goes on from where it is.
         Arc::make_mut(&mut wanted).registration.spec.clone_from(&live.spec);
-        Registered { created: false, ..self.write(wanted, Some(live), batch, now) }
+        Registered { created: false, ..self.write(name, wanted, Some(live), batch, now) }
     }
 
     fn write(
         &mut self,
+        name: Name,
         mut entry: Arc<Entry>,
         live: Option<&Registration>,
         batch: &mut Batch,
@@ -187,7 +194,6 @@ impl Shard {
         registration.origin = self.origin.to_string();
         registration.lease_id = 0;
         (registration.status, registration.statuses) = (None, Vec::new());
-        let name = Name::new(&registration.name);
         self.release(live);
         if registration.durability() == Durability::Ephemeral {
             registration.lease_id = self.new_lease_id();
@@ -200,7 +206,7 @@ impl Shard {
         self.tombstones.lift(name.as_str());
         let answer =
             Registered { lease_id: registration.lease_id, version: registration.version, created: true };
-        batch.put(entry, live);
+        batch.put(name, entry, live);
         answer
     }
 
@@ -283,7 +289,7 @@ impl Shard {
     }
 
     /// How long ago the first of what [`Shard::sweep`] frees ended.
-    pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn overdue(&mut self, now: Instant) -> Option<Duration> {
         self.leases.overdue(now).into_iter().chain(self.orphans.overdue(now)).max()
     }
 
@@ -341,7 +347,8 @@ impl Shard {
         if !is_durable(&registration) && self.down.contains(registration.origin.as_str()) {
             self.orphan(&registration, Orphan::OriginDead, now);
         }
-        batch.put(Entry::new(registration), live.as_deref().map(|live| &live.registration));
+        let name = Name::new(&registration.name);
+        batch.put(name, Entry::new(registration), live.as_deref().map(|live| &live.registration));
     }
 
     fn hear_removed(&mut self, removed: Removed, batch: &mut Batch, now: Instant) {
@@ -421,7 +428,7 @@ impl Shard {
     fn ephemeral_of(&self, origin: &str, batch: &Batch) -> Vec<Arc<Entry>> {
         let published =
             self.table.shard_entries(self.id).into_iter().map(|entry| entry.registration.name.clone());
-        let pending = batch.pending.keys().map(|name| name.as_str().to_owned());
+        let pending = batch.changes.iter().map(|change| change.name().to_owned());
         let names: BTreeSet<String> = published.chain(pending).collect();
         let live = names.iter().filter_map(|name| self.live(name, batch));
         live.filter(|live| live.origin == origin && !is_durable(live)).collect()
@@ -439,8 +446,9 @@ impl Shard {
     }
 
     fn live(&self, name: &str, batch: &Batch) -> Option<Arc<Entry>> {
-        match batch.pending.get(name.as_bytes()) {
-            Some(pending) => pending.clone(),
+        match batch.last(name) {
+            Some(Change::Put(entry)) => Some(entry.clone()),
+            Some(Change::Removed(_)) => None,
             None => self.table.get(name),
         }
     }
@@ -453,14 +461,24 @@ impl Shard {
     /// Random, so that ids of two instances or two starts do not meet; the low bits are the shard.
     fn new_lease_id(&mut self) -> u64 {
         loop {
-            let id = (self.rng.random::<u64>() << SHARD_BITS) | u64::from(self.id.0);
-            if id > u64::from(self.id.0) && self.leases.get(&id).is_none() {
-                return id;
+            match self.ids.pop() {
+                Some(id) if id > u64::from(self.id.0) && self.leases.get(&id).is_none() => return id,
+                Some(_) => {}
+                None => self.draw_ids(),
             }
         }
     }
+
+    /// Asks the memory for the places of all of them at once, before the first one is granted.
+    fn draw_ids(&mut self) {
+        let shard = u64::from(self.id.0);
+        self.ids.extend((0..IDS_DRAWN).map(|_| (self.rng.random::<u64>() << SHARD_BITS) | shard));
+        black_box(self.ids.iter().filter(|id| self.leases.get(id).is_some()).count());
+    }
 }
 
+/// Lease ids that are drawn at once.
+const IDS_DRAWN: usize = 32;
 /// Low bits of a lease id that are its shard.
 const SHARD_BITS: u32 = 10;
 

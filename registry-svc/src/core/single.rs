@@ -3,7 +3,7 @@
 
 use crate::core::{
     name::Name,
-    table::{Entry, Page},
+    table::{Entry, Page, start},
 };
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -13,8 +13,8 @@ pub(crate) struct Single {
 }
 
 impl Single {
-    pub(crate) fn put(&mut self, name: Name, entry: Arc<Entry>) {
-        self.names.insert(name, entry);
+    pub(crate) fn put(&mut self, entry: Arc<Entry>) {
+        self.names.insert(Name::new(&entry.registration.name), entry);
     }
 
     pub(crate) fn remove(&mut self, name: &str) {
@@ -25,7 +25,7 @@ impl Single {
         self.names.get(name.as_bytes())
     }
 
-    /// As [`crate::core::table::Table::page`].
+    /// As [`Page::of`].
     pub(crate) fn page(
         &self,
         after: Option<&str>,
@@ -34,22 +34,10 @@ impl Single {
         scan: usize,
         keep: impl Fn(&Entry) -> bool,
     ) -> Page {
-        let start = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
-            _ => Bound::Included(prefix.as_bytes()),
-        };
-        let names = self.names.range::<[u8], _>((start, Bound::Unbounded));
-        let mut names =
-            names.take_while(|(name, _)| name.as_bytes().starts_with(prefix.as_bytes())).peekable();
-        let (mut entries, mut last, mut scanned) = (Vec::new(), None, 0);
-        while entries.len() < limit && scanned < scan {
-            let Some((name, entry)) = names.next() else { break };
-            scanned += 1;
-            last = Some(name.as_str());
-            entries.extend(keep(entry).then(|| entry.clone()));
-        }
-        let next = last.filter(|_| names.peek().is_some()).map(str::to_owned);
-        Page { entries, next }
+        let from = start(after, prefix).map(str::as_bytes);
+        let names = self.names.range::<[u8], _>((from, Bound::Unbounded));
+        let names = names.take_while(|(name, _)| name.as_bytes().starts_with(prefix.as_bytes()));
+        Page::of(names.map(|(_, entry)| entry.clone()), limit, scan, keep)
     }
 }
 
@@ -86,8 +74,9 @@ mod tests {
                 let registration = Registration { name: name.clone(), version: revision, ..Default::default() };
                 let entry = Arc::new(Entry { registration, revision });
                 if *put {
-                    table.put(Name::new(name), entry.clone());
-                    single.put(Name::new(name), entry);
+                    table.list(vec![Name::new(name)]);
+                    table.put(&entry);
+                    single.put(entry);
                 } else {
                     table.remove(name);
                     single.remove(name);

@@ -3,9 +3,23 @@
 
 use crate::core::{index::Index, name::Name};
 use parking_lot::RwLock;
-use proto::{ids::ShardId, registry::Registration};
+use proto::{
+    ids::ShardId,
+    registry::{Registration, Removed},
+};
 use registry_client::map::{Map, Reader, Warmer};
-use std::{collections::BTreeSet, ops::Bound, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// Names that a walk reads at once.
+const CHUNK_MIN: usize = 64;
+const CHUNK_MAX: usize = 1024;
 
 /// A registration and the revision at which it became visible; 0 before that.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +49,8 @@ pub(crate) struct Table {
     order: RwLock<BTreeSet<Name>>,
     index: Index,
     shards: u16,
+    // Number of names, as of the last batch of each writer.
+    len: AtomicUsize,
 }
 
 /// One page of names in order.
@@ -49,7 +65,7 @@ impl Table {
     pub(crate) fn new(shards: u16) -> Self {
         let shards = shards.max(1);
         let map = Arc::new(Map::new(usize::from(shards)));
-        Self { map, order: RwLock::default(), index: Index::default(), shards }
+        Self { map, order: RwLock::default(), index: Index::default(), shards, len: AtomicUsize::new(0) }
     }
 
     pub(crate) fn shard_of(&self, name: &str) -> ShardId {
@@ -61,7 +77,12 @@ impl Table {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.map.len()
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Counts names that a batch added, less those that it freed.
+    pub(crate) fn grew(&self, by: isize) {
+        self.len.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Entry>> {
@@ -78,20 +99,45 @@ impl Table {
         warmer.warm(&self.map, names, &[head, strings]);
     }
 
-    pub(crate) fn put(&self, name: Name, entry: Arc<Entry>) {
-        let version = entry.registration.version;
-        let old = self.map.put(name.as_bytes(), version, entry.clone());
-        self.index.replace(old.as_deref().map(|old| &old.registration), Some(&entry.registration));
-        if old.is_none() {
-            self.order.write().insert(name);
+    /// Prepares a shard for names that are about to be put into it.
+    pub(crate) fn expect(&self, shard: ShardId, names: &[Name]) {
+        self.map.expect(usize::from(shard.0), names.iter().map(Name::as_bytes));
+    }
+
+    /// Lets pages look for names, which come before they do.
+    pub(crate) fn list(&self, names: Vec<Name>) {
+        if !names.is_empty() {
+            self.order.write().extend(names);
         }
     }
 
-    pub(crate) fn remove(&self, name: &str) -> Option<Arc<Entry>> {
-        let entry = self.map.remove(name.as_bytes())?;
-        self.index.replace(Some(&entry.registration), None);
-        self.order.write().remove(name.as_bytes());
-        Some(entry)
+    /// Adds or replaces; whether it is new. It is found by its name, and in pages once that is listed.
+    pub(crate) fn put(&self, entry: &Arc<Entry>) -> bool {
+        let version = entry.registration.version;
+        let old = self.map.put(entry.registration.name.as_bytes(), version, entry.clone());
+        self.index.replace(old.as_deref().map(|old| &old.registration), Some(&entry.registration));
+        old.is_none()
+    }
+
+    /// Whether it was there. Pages skip it, and look for it until it is taken off their list.
+    pub(crate) fn remove(&self, name: &str) -> bool {
+        let removed = self.map.remove(name.as_bytes());
+        if let Some(entry) = &removed {
+            self.index.replace(Some(&entry.registration), None);
+        }
+        removed.is_some()
+    }
+
+    /// Takes those names off the list that were removed and not put again. For their writer.
+    pub(crate) fn unlist(&self, removed: &[Arc<Removed>]) {
+        let gone = removed.iter().map(|removed| &removed.name).filter(|name| self.get(name).is_none());
+        let mut gone = gone.peekable();
+        if gone.peek().is_some() {
+            let mut order = self.order.write();
+            for name in gone {
+                order.remove(name.as_bytes());
+            }
+        }
     }
 
     /// What is counted over all names.
@@ -108,8 +154,7 @@ impl Table {
         self.map.shard_len(usize::from(shard.0))
     }
 
-    /// Up to `limit` entries after `after` in name order that start with `prefix` and pass
-    /// `keep`. Looks at no more than `scan` names: a page may be short and have a next one.
+    /// As [`Page::of`].
     pub(crate) fn page(
         &self,
         after: Option<&str>,
@@ -118,34 +163,73 @@ impl Table {
         scan: usize,
         keep: impl Fn(&Entry) -> bool,
     ) -> Page {
-        let names = self.names_after(after, prefix, scan);
-        let mut entries = Vec::new();
-        let mut last = None;
-        let scanned_all = names.len() < scan;
-        let mut names = names.into_iter();
-        for name in names.by_ref() {
-            // A name freed since the order was read is skipped.
-            let entry = self.get(name.as_str()).filter(|entry| keep(entry));
-            last = Some(name);
-            entries.extend(entry);
-            if entries.len() == limit {
+        let chunk = limit.saturating_add(1).clamp(CHUNK_MIN, CHUNK_MAX);
+        Page::of(self.walk(after, prefix, chunk), limit, scan, keep)
+    }
+
+    /// The entries after a name, in order. Names are listed before they are put and after they are
+    /// removed; those that are not there are left out.
+    fn walk(&self, after: Option<&str>, prefix: &str, chunk: usize) -> impl Iterator<Item = Arc<Entry>> {
+        let mut start = start(after, prefix).map(Name::new);
+        let (mut names, mut is_last) = (Vec::new().into_iter(), false);
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(entry) = names.by_ref().find_map(|name: Name| self.get(name.as_str())) {
+                    return Some(entry);
+                }
+                if is_last {
+                    return None;
+                }
+                let found = self.listed(start.as_ref().map(Name::as_bytes), prefix, chunk);
+                is_last = found.len() < chunk;
+                if let Some(last) = found.last() {
+                    start = Bound::Excluded(last.clone());
+                }
+                names = found.into_iter();
+            }
+        })
+    }
+
+    fn listed(&self, start: Bound<&[u8]>, prefix: &str, most: usize) -> Vec<Name> {
+        let order = self.order.read();
+        let range = order.range::<[u8], _>((start, Bound::Unbounded));
+        range.take_while(|name| name.as_bytes().starts_with(prefix.as_bytes())).take(most).cloned().collect()
+    }
+}
+
+impl Page {
+    /// Up to `limit` of these entries, which are in order of name and have the page's prefix, that
+    /// pass `keep`. Looks at no more than `scan`: a page may be short and have a next one.
+    pub(crate) fn of(
+        entries: impl Iterator<Item = Arc<Entry>>,
+        limit: usize,
+        scan: usize,
+        keep: impl Fn(&Entry) -> bool,
+    ) -> Self {
+        let (mut entries, mut kept, mut last) = (entries.peekable(), Vec::new(), None);
+        for entry in entries.by_ref().take(scan) {
+            last = Some(entry.clone());
+            kept.extend(keep(&entry).then_some(entry));
+            if kept.len() == limit {
                 break;
             }
         }
-        let ended = scanned_all && names.next().is_none();
-        let next = last.filter(|_| !ended).map(|name| name.as_str().to_owned());
-        Page { entries, next }
+        let next = last.filter(|_| entries.peek().is_some()).map(|last| last.registration.name.clone());
+        Self { entries: kept, next }
     }
+}
 
-    fn names_after(&self, after: Option<&str>, prefix: &str, scan: usize) -> Vec<Name> {
-        let start = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
-            _ => Bound::Included(prefix.as_bytes()),
-        };
-        let order = self.order.read();
-        let range = order.range::<[u8], _>((start, Bound::Unbounded));
-        range.take_while(|name| name.as_bytes().starts_with(prefix.as_bytes())).take(scan).cloned().collect()
+/// Where a page of names with a prefix begins.
+pub(super) fn start<'a>(after: Option<&'a str>, prefix: &'a str) -> Bound<&'a str> {
+    match after {
+        Some(after) if after >= prefix => Bound::Excluded(after),
+        _ => Bound::Included(prefix),
     }
+}
+
+/// Reads of each line that an entry takes, and of its strings.
+pub(crate) fn touch(entry: &Arc<Entry>) -> u64 {
+    Arc::strong_count(entry) as u64 ^ head(entry) ^ strings(entry)
 }
 
 /// Of each line that an entry takes.
@@ -169,6 +253,10 @@ mod tests {
 
     fn entry(name: &str, revision: u64) -> Arc<Entry> {
         Arc::new(Entry { registration: Registration { name: name.into(), ..Default::default() }, revision })
+    }
+
+    fn removed(name: &str) -> Arc<Removed> {
+        Arc::new(Removed { name: name.into(), ..Default::default() })
     }
 
     fn pages(table: &Table, prefix: &str, limit: usize, scan: usize) -> Vec<String> {
@@ -195,13 +283,15 @@ mod tests {
             let (table, mut model) = (Table::new(shards), BTreeMap::new());
             for (revision, (put, name)) in (1u64..).zip(&steps) {
                 if *put {
-                    table.put(Name::new(name), entry(name, revision));
-                    model.insert(name.clone(), revision);
+                    table.list(vec![Name::new(name)]);
+                    prop_assert_eq!(table.put(&entry(name, revision)), model.insert(name.clone(), revision).is_none());
                 } else {
-                    let removed = table.remove(name).map(|entry| entry.revision);
-                    prop_assert_eq!(removed, model.remove(name));
+                    prop_assert_eq!(table.remove(name), model.remove(name).is_some());
+                    // Some are still on the list when pages are read.
+                    if revision % 2 == 0 {
+                        table.unlist(&[removed(name)]);
+                    }
                 }
-                prop_assert_eq!(table.len(), model.len());
             }
             for (name, revision) in &model {
                 prop_assert_eq!(table.get(name).map(|entry| entry.revision), Some(*revision));

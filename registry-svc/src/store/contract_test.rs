@@ -169,9 +169,7 @@ async fn figure_of_grouped_durable_registers() {
                 let request_id = format!("{client}-{n}");
                 let register = crate::core::command::Register {
                     request_id,
-                    entry: Entry::new(registration),
-                    replace: false,
-                    returns: false,
+                    ..crate::core::command::Register::new(registration)
                 };
                 handle.register(register).await.unwrap();
             }

@@ -7,10 +7,7 @@ use super::{
 };
 use crate::{
     Config,
-    core::{
-        command::{Deregister, Register},
-        table::Entry,
-    },
+    core::command::{Deregister, Register},
     error::Failure,
     handle::Handle,
     metrics::Metrics,
@@ -180,8 +177,7 @@ impl Command {
                     spec: Some(Spec::Opaque(vec![value; 300].into())),
                     ..Default::default()
                 };
-                let register =
-                    Register { request_id, entry: Entry::new(registration), replace, returns: false };
+                let register = Register { request_id, replace, ..Register::new(registration) };
                 handle.register(register).await.map(|(registered, _)| registered.created)
             }
             Action::Deregister { force } => {

@@ -10,7 +10,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -40,9 +40,9 @@ struct Writer<V> {
 }
 
 impl<V> Writer<V> {
-    /// No more names fit: an array is at most 0.7 full.
-    fn is_full(&self) -> bool {
-        (self.used + 1) * 10 > self.arrays.slots.len() * 7
+    /// So many more names do not fit: an array is at most 0.7 full.
+    fn is_full(&self, more: usize) -> bool {
+        (self.used + more) * 10 > self.arrays.slots.len() * 7
     }
 
     fn is_littered(&self) -> bool {
@@ -82,13 +82,20 @@ impl<V: Clone> Writer<V> {
 /// Names that do not fit a slot, with their versions.
 type Long<V> = HashMap<Box<[u8]>, (u64, V)>;
 
-// On cache lines of its own, so that writers of neighbours do not slow its readers.
+/// On cache lines of its own.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+// What readers look at changes with the arrays only: neither its own writer nor those of its
+// neighbours take the line from them.
 #[repr(align(128))]
 pub(super) struct Shard<V> {
     pub(super) arrays: ArcSwap<Arrays<V>>,
     // Counts arrays, for readers that keep some.
     pub(super) count: AtomicU64,
-    writer: Mutex<Writer<V>>,
+    writer: Apart<Mutex<Writer<V>>>,
+    // Number of names; changed by whoever has one of the locks beside it.
+    names: Apart<AtomicUsize>,
     pub(super) long: RwLock<Long<V>>,
 }
 
@@ -99,7 +106,8 @@ impl<V: Clone> Shard<V> {
         Self {
             arrays: ArcSwap::from_pointee(arrays),
             count: AtomicU64::new(0),
-            writer: Mutex::new(writer),
+            writer: Apart(Mutex::new(writer)),
+            names: Apart(AtomicUsize::new(0)),
             long: RwLock::default(),
         }
     }
@@ -111,9 +119,9 @@ impl<V: Clone> Shard<V> {
     }
 
     pub(super) fn put(&self, key: &Key, version: u64, value: V) -> Option<V> {
-        let mut writer = self.writer.lock();
-        if writer.is_full() || writer.is_littered() {
-            self.rebuild(&mut writer);
+        let mut writer = self.writer.0.lock();
+        if writer.is_full(1) || writer.is_littered() {
+            self.rebuild(&mut writer, 1);
         }
         match writer.arrays.slots.place(key) {
             Place::Taken(at, found) => {
@@ -126,36 +134,60 @@ impl<V: Clone> Shard<V> {
                 let (at, position) = (at?, writer.hold(value));
                 writer.used += usize::from(writer.arrays.slots.is_empty(at));
                 writer.live += 1;
+                self.names.0.fetch_add(1, Ordering::Relaxed);
                 writer.arrays.slots.fill(at, key, Found { version, position });
                 None
             }
         }
     }
 
+    pub(super) fn put_long(&self, name: &[u8], version: u64, value: V) -> Option<V> {
+        let old = self.long.write().insert(name.into(), (version, value));
+        self.names.0.fetch_add(usize::from(old.is_none()), Ordering::Relaxed);
+        old.map(|(_, value)| value)
+    }
+
+    pub(super) fn remove_long(&self, name: &[u8]) -> Option<V> {
+        let old = self.long.write().remove(name);
+        self.names.0.fetch_sub(usize::from(old.is_some()), Ordering::Relaxed);
+        old.map(|(_, value)| value)
+    }
+
+    /// So many names come next.
+    pub(super) fn make_room(&self, more: usize) {
+        let mut writer = self.writer.0.lock();
+        if writer.is_full(more) {
+            self.rebuild(&mut writer, more);
+        }
+    }
+
     pub(super) fn remove(&self, key: &Key) -> Option<V> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writer.0.lock();
         let Place::Taken(at, found) = writer.arrays.slots.place(key) else {
             return None;
         };
         let old = writer.arrays.values.get(found.position).cloned();
         writer.arrays.slots.free(at);
         writer.live -= 1;
+        self.names.0.fetch_sub(1, Ordering::Relaxed);
         if writer.is_littered() {
-            self.rebuild(&mut writer);
+            self.rebuild(&mut writer, 1);
         }
         old
     }
 
-    /// Copies what stands to new slots, and where there is litter also to new values.
-    fn rebuild(&self, writer: &mut Writer<V>) {
+    /// Copies what stands to new slots with room for more, and where there is litter also to new
+    /// values.
+    fn rebuild(&self, writer: &mut Writer<V>, more: usize) {
         let count = writer.arrays.slots.len();
         let wanted = match writer.live * 2 {
             twice if twice < count => twice.max(SLOTS_MIN),
             // More than 0.46 of them are taken then.
-            _ if writer.is_full() => count + count / 2,
+            _ if writer.is_full(more) => count + count / 2,
             _ => count,
         };
-        let slots = Arc::new(Slots::new(wanted));
+        let needed = (writer.live + more) * 10 / 7 + 1;
+        let slots = Arc::new(Slots::new(wanted.max(needed)));
         if writer.is_littered() {
             let moved = writer.compact();
             writer.arrays.slots.copy_to(&slots, |position| moved.get(position as usize).copied());
@@ -170,14 +202,14 @@ impl<V: Clone> Shard<V> {
 
     /// Of one moment: the writer waits.
     pub(super) fn values(&self) -> Vec<V> {
-        let Arrays { slots, values } = &self.writer.lock().arrays;
+        let Arrays { slots, values } = &self.writer.0.lock().arrays;
         let mut all: Vec<V> = slots.all().filter_map(|found| values.get(found.position).cloned()).collect();
         all.extend(self.long.read().values().map(|(_, value)| value.clone()));
         all
     }
 
     pub(super) fn len(&self) -> usize {
-        self.writer.lock().live + self.long.read().len()
+        self.names.0.load(Ordering::Relaxed)
     }
 
     /// Without the long names.

@@ -234,6 +234,11 @@ impl Slots {
         taken.unwrap_or_else(|| Place::Free(self.hints.vacant(home)))
     }
 
+    /// The slot that a new name takes, if it is the next one that comes.
+    pub(super) fn vacant(&self, key: &Key) -> Option<usize> {
+        self.hints.vacant(self.home(key.hash))
+    }
+
     /// Whether nobody has had a slot.
     pub(super) fn is_empty(&self, at: usize) -> bool {
         self.hints.is_empty(at)

@@ -5,6 +5,7 @@ use crate::core::{
     batch::Batch,
     command::{Refusal, Update},
     counter::{self, OutOfBounds},
+    name::Name,
     table::Entry,
 };
 use proto::registry::{Counter, Registration, registration::Spec};
@@ -57,12 +58,13 @@ impl Shard {
         let registration = Registration { spec, ..live.registration.clone() };
         let held_here = live.origin == *self.origin && self.leases.get(&live.lease_id).is_some();
         if !is_durable(live) && !held_here {
-            self.write(Entry::new(registration), Some(live), batch, now);
+            self.write(Name::new(&live.name), Entry::new(registration), Some(live), batch, now);
             return;
         }
         self.clock += 1;
         let (version, origin) = (self.clock, self.origin.to_string());
         self.tombstones.lift(&registration.name);
-        batch.put(Entry::new(Registration { version, origin, ..registration }), Some(live));
+        let name = Name::new(&live.name);
+        batch.put(name, Entry::new(Registration { version, origin, ..registration }), Some(live));
     }
 }
