@@ -5,7 +5,8 @@
 //! that comes later than that finds that this process stood still, and then nobody could renew:
 //! the holders are let in first (F23).
 
-use hashbrown::HashMap;
+use hashbrown::DefaultHashBuilder;
+use indexmap::IndexMap;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, binary_heap::PeekMut},
@@ -28,8 +29,8 @@ const LITTER_MIN: usize = 64;
 /// Leases by key, each with a value. There may be a million of them: an end is kept as a number.
 #[derive(Debug, Clone)]
 pub(crate) struct Leases<K, V> {
-    // Asked for one key at a time, never walked in an order that shows.
-    by_key: HashMap<K, Lease<V>>,
+    // A grant writes behind the one before it, and not to a place in memory that nobody expects.
+    by_key: IndexMap<K, Lease<V>, DefaultHashBuilder>,
     // One of each lease, and those of leases that are gone. A renewal leaves its lease where it is:
     // that comes up at its old end, and is then put behind.
     by_end: BinaryHeap<Reverse<(Nanos, K)>>,
@@ -52,7 +53,7 @@ struct Lease<V> {
 
 impl<K: Ord + Hash + Clone, V> Leases<K, V> {
     pub(crate) fn new() -> Self {
-        Self { by_key: HashMap::new(), by_end: BinaryHeap::new(), start: None, hold: None }
+        Self { by_key: IndexMap::default(), by_end: BinaryHeap::new(), start: None, hold: None }
     }
 
     /// Grants a lease, or replaces the one of the same key.
@@ -74,7 +75,7 @@ impl<K: Ord + Hash + Clone, V> Leases<K, V> {
     }
 
     pub(crate) fn revoke(&mut self, key: &K) -> Option<V> {
-        let lease = self.by_key.remove(key)?;
+        let lease = self.by_key.swap_remove(key)?;
         self.clean();
         Some(lease.value)
     }
@@ -108,7 +109,7 @@ impl<K: Ord + Hash + Clone, V> Leases<K, V> {
         let mut expired = Vec::new();
         while self.settle(now).is_some_and(|end| end <= self.since_start(now)) {
             let Some(Reverse((_, key))) = self.by_end.pop() else { break };
-            expired.extend(self.by_key.remove(&key).map(|lease| (key, lease.value)));
+            expired.extend(self.by_key.swap_remove(&key).map(|lease| (key, lease.value)));
         }
         self.settle(now + AHEAD);
         expired
