@@ -71,7 +71,7 @@ impl Feed {
     /// The shards' writers meet here, so that what needs no order is done before and after.
     pub(crate) fn publish(&self, shard: ShardId, batch: Batch) -> u64 {
         let (table, (changes, added)) = (self.names.table(), batch.into_changes());
-        table.expect(shard, &added);
+        table.expect(shard, &changes, &added);
         table.list(added);
         let changes: Vec<(Change, usize)> = changes.into_iter().map(weighed).collect();
         let mut removed = Vec::new();

@@ -31,6 +31,7 @@ mod warm;
 
 pub(crate) use reader::Lender;
 pub use reader::Reader;
+pub use shard::Coming;
 pub(crate) use slot::Key;
 pub use slot::{INLINE, hash};
 pub use warm::Warmer;
@@ -77,15 +78,15 @@ impl<V: Clone> Map<V> {
         }
     }
 
-    /// Makes room for names that are about to be put into a shard, and asks the memory for the slots
-    /// of all of them at once.
-    pub fn expect<'a>(&self, shard: usize, names: impl ExactSizeIterator<Item = &'a [u8]>) {
+    /// Prepares a shard for what is about to be put, so that no array is copied then, and asks the
+    /// memory for the slots of the names that are added, of all of them at once.
+    pub fn expect<'a>(&self, shard: usize, coming: Coming, added: impl Iterator<Item = &'a [u8]>) {
         let Some(shard) = self.shards.get(shard) else {
             return;
         };
-        shard.make_room(names.len());
+        shard.make_room(coming);
         let arrays = shard.arrays.load();
-        let vacant = names.map(Key::of).filter(Key::fits).filter_map(|key| arrays.slots.vacant(&key));
+        let vacant = added.map(Key::of).filter(Key::fits).filter_map(|key| arrays.slots.vacant(&key));
         // Found before the first one is waited for.
         let vacant: Vec<usize> = vacant.collect();
         black_box(vacant.iter().fold(0, |seen, at| seen ^ arrays.slots.touch(*at)));
@@ -134,7 +135,7 @@ mod tests {
     use super::{shard::LITTER_MIN, *};
     use proptest::{collection::vec, prelude::*};
     use std::{
-        collections::BTreeMap,
+        collections::{BTreeMap, BTreeSet},
         sync::{
             Arc,
             atomic::{AtomicBool, AtomicU64, Ordering},
@@ -202,6 +203,28 @@ mod tests {
             }
             drop((lender, map));
             prop_assert_eq!(Arc::strong_count(&alive), 1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_expected_is_put_without_a_copy_of_an_array(
+            batches in vec((vec(0u32..300, 1..150), 0u32..300), 1..30),
+            mask in prop::sample::select(vec![7u32, 63, 511]),
+        ) {
+            let map = Arc::new(Map::new(1));
+            let name = |n: u32| format!("name-{}", n & mask).into_bytes();
+            for (batch, removed) in batches {
+                let batch: BTreeSet<Vec<u8>> = batch.into_iter().map(name).collect();
+                let added: BTreeSet<&[u8]> =
+                    batch.iter().map(Vec::as_slice).filter(|name| map.get(name).is_none()).collect();
+                let coming = Coming { added: added.len(), put: batch.len() };
+                map.expect(0, coming, added.into_iter());
+                let count = map.shards[0].count.load(Ordering::Relaxed);
+                batch.iter().for_each(|name| drop(map.put(name, 1, Arc::new(()))));
+                prop_assert_eq!(map.shards[0].count.load(Ordering::Relaxed), count);
+                (0..removed).for_each(|n| drop(map.remove(&name(n))));
+            }
         }
     }
 

@@ -1,13 +1,13 @@
 //! What readers see. Names are spread over shards by a published hash (DESIGN K17), each shard
 //! written by one writer and read by everybody; a second, ordered set of names serves pages.
 
-use crate::core::{index::Index, name::Name};
+use crate::core::{history::Change, index::Index, name::Name};
 use parking_lot::RwLock;
 use proto::{
     ids::ShardId,
     registry::{Registration, Removed},
 };
-use registry_client::map::{Map, Reader, Warmer};
+use registry_client::map::{Coming, Map, Reader, Warmer};
 use std::{
     collections::BTreeSet,
     ops::Bound,
@@ -99,9 +99,11 @@ impl Table {
         warmer.warm(&self.map, names, &[head, strings]);
     }
 
-    /// Prepares a shard for names that are about to be put into it.
-    pub(crate) fn expect(&self, shard: ShardId, names: &[Name]) {
-        self.map.expect(usize::from(shard.0), names.iter().map(Name::as_bytes));
+    /// Prepares a shard for changes that are about to come, and for the names that they add.
+    pub(crate) fn expect(&self, shard: ShardId, changes: &[Change], added: &[Name]) {
+        let put = changes.iter().filter(|change| matches!(change, Change::Put(_))).count();
+        let coming = Coming { added: added.len(), put };
+        self.map.expect(usize::from(shard.0), coming, added.iter().map(Name::as_bytes));
     }
 
     /// Lets pages look for names, which come before they do.

@@ -12,7 +12,7 @@ use redb::{
     Database, DatabaseError, Durability, ReadableDatabase, ReadableTable as _, StorageBackend as _,
     StorageError, TableDefinition, WriteTransaction, backends::InMemoryBackend,
 };
-use std::{fs, io, path::Path, sync::Arc, thread};
+use std::{fs, io, mem::ManuallyDrop, path::Path, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
 
 const META: TableDefinition<'_, &str, u32> = TableDefinition::new("meta");
@@ -136,13 +136,16 @@ fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Finds the record in a damaged file, for the message. On a copy, so that the file stays as it
-/// is; in a thread of its own, because redb may panic on what it has not verified.
+/// is; in a thread of its own, because redb may panic on what it has not verified. The copy is not
+/// closed: that writes to it, may panic in a destructor, and would end the process. It ends anyway
+/// when this has been told.
 fn damaged_record(bytes: impl FnOnce() -> io::Result<Vec<u8>>) -> Option<StoreError> {
     let bytes = bytes().ok()?;
     let search = move || {
         let copy = InMemoryBackend::new();
         copy.set_len(bytes.len() as u64).and_then(|()| copy.write(0, &bytes)).ok()?;
-        records(&Database::builder().create_with_backend(copy).ok()?).err()
+        let database = ManuallyDrop::new(Database::builder().create_with_backend(copy).ok()?);
+        records(&*database).err()
     };
     let found = thread::Builder::new().name("registry-search".into()).spawn(search).ok()?.join().ok()??;
     matches!(found, StoreError::Corrupt { .. }).then_some(found)

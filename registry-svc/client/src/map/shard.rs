@@ -30,6 +30,15 @@ impl<V> Clone for Arrays<V> {
     }
 }
 
+/// What is put next.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Coming {
+    /// Names that are added.
+    pub added: usize,
+    /// Values that are put, each of another name: with those of the names that are added.
+    pub put: usize,
+}
+
 struct Writer<V> {
     arrays: Arrays<V>,
     live: usize,
@@ -45,8 +54,9 @@ impl<V> Writer<V> {
         (self.used + more) * 10 > self.arrays.slots.len() * 7
     }
 
-    fn is_littered(&self) -> bool {
-        self.positions >= 2 * self.live + LITTER_MIN
+    /// So many more values may be too many beside the names.
+    fn is_littered(&self, more: usize) -> bool {
+        self.positions + more > 2 * self.live + LITTER_MIN
     }
 
     /// A position for one more value, which is there before anybody reads of it in a slot.
@@ -82,9 +92,13 @@ impl<V: Clone> Writer<V> {
 /// Names that do not fit a slot, with their versions.
 type Long<V> = HashMap<Box<[u8]>, (u64, V)>;
 
-/// On cache lines of its own.
+/// What a writer changes with each name, on cache lines of its own.
 #[repr(align(128))]
-struct Apart<T>(T);
+struct Apart<V> {
+    writer: Mutex<Writer<V>>,
+    // Number of names, with those that fit no slot; changed under the lock that the name is behind.
+    names: AtomicUsize,
+}
 
 // What readers look at changes with the arrays only: neither its own writer nor those of its
 // neighbours take the line from them.
@@ -93,9 +107,7 @@ pub(super) struct Shard<V> {
     pub(super) arrays: ArcSwap<Arrays<V>>,
     // Counts arrays, for readers that keep some.
     pub(super) count: AtomicU64,
-    writer: Apart<Mutex<Writer<V>>>,
-    // Number of names; changed by whoever has one of the locks beside it.
-    names: Apart<AtomicUsize>,
+    apart: Apart<V>,
     pub(super) long: RwLock<Long<V>>,
 }
 
@@ -106,8 +118,7 @@ impl<V: Clone> Shard<V> {
         Self {
             arrays: ArcSwap::from_pointee(arrays),
             count: AtomicU64::new(0),
-            writer: Apart(Mutex::new(writer)),
-            names: Apart(AtomicUsize::new(0)),
+            apart: Apart { writer: Mutex::new(writer), names: AtomicUsize::new(0) },
             long: RwLock::default(),
         }
     }
@@ -119,9 +130,9 @@ impl<V: Clone> Shard<V> {
     }
 
     pub(super) fn put(&self, key: &Key, version: u64, value: V) -> Option<V> {
-        let mut writer = self.writer.0.lock();
-        if writer.is_full(1) || writer.is_littered() {
-            self.rebuild(&mut writer, 1);
+        let mut writer = self.apart.writer.lock();
+        if writer.is_full(1) || writer.is_littered(1) {
+            self.rebuild(&mut writer, Coming { added: 1, put: 1 });
         }
         match writer.arrays.slots.place(key) {
             Place::Taken(at, found) => {
@@ -134,7 +145,7 @@ impl<V: Clone> Shard<V> {
                 let (at, position) = (at?, writer.hold(value));
                 writer.used += usize::from(writer.arrays.slots.is_empty(at));
                 writer.live += 1;
-                self.names.0.fetch_add(1, Ordering::Relaxed);
+                self.apart.names.fetch_add(1, Ordering::Relaxed);
                 writer.arrays.slots.fill(at, key, Found { version, position });
                 None
             }
@@ -143,52 +154,54 @@ impl<V: Clone> Shard<V> {
 
     pub(super) fn put_long(&self, name: &[u8], version: u64, value: V) -> Option<V> {
         let old = self.long.write().insert(name.into(), (version, value));
-        self.names.0.fetch_add(usize::from(old.is_none()), Ordering::Relaxed);
+        self.apart.names.fetch_add(usize::from(old.is_none()), Ordering::Relaxed);
         old.map(|(_, value)| value)
     }
 
     pub(super) fn remove_long(&self, name: &[u8]) -> Option<V> {
         let old = self.long.write().remove(name);
-        self.names.0.fetch_sub(usize::from(old.is_some()), Ordering::Relaxed);
+        self.apart.names.fetch_sub(usize::from(old.is_some()), Ordering::Relaxed);
         old.map(|(_, value)| value)
     }
 
-    /// So many names come next.
-    pub(super) fn make_room(&self, more: usize) {
-        let mut writer = self.writer.0.lock();
-        if writer.is_full(more) {
-            self.rebuild(&mut writer, more);
+    /// Copies now what would be copied while it is put.
+    pub(super) fn make_room(&self, coming: Coming) {
+        let mut writer = self.apart.writer.lock();
+        // One more, for a put asks for room before it knows whether it adds.
+        let coming = Coming { added: coming.added + 1, ..coming };
+        if writer.is_full(coming.added) || writer.is_littered(coming.put) {
+            self.rebuild(&mut writer, coming);
         }
     }
 
     pub(super) fn remove(&self, key: &Key) -> Option<V> {
-        let mut writer = self.writer.0.lock();
+        let mut writer = self.apart.writer.lock();
         let Place::Taken(at, found) = writer.arrays.slots.place(key) else {
             return None;
         };
         let old = writer.arrays.values.get(found.position).cloned();
         writer.arrays.slots.free(at);
         writer.live -= 1;
-        self.names.0.fetch_sub(1, Ordering::Relaxed);
-        if writer.is_littered() {
-            self.rebuild(&mut writer, 1);
+        self.apart.names.fetch_sub(1, Ordering::Relaxed);
+        if writer.is_littered(0) {
+            self.rebuild(&mut writer, Coming::default());
         }
         old
     }
 
-    /// Copies what stands to new slots with room for more, and where there is litter also to new
-    /// values.
-    fn rebuild(&self, writer: &mut Writer<V>, more: usize) {
+    /// Copies what stands to new slots with room for what comes, and where that would be litter, to new
+    /// values too.
+    fn rebuild(&self, writer: &mut Writer<V>, coming: Coming) {
         let count = writer.arrays.slots.len();
         let wanted = match writer.live * 2 {
             twice if twice < count => twice.max(SLOTS_MIN),
             // More than 0.46 of them are taken then.
-            _ if writer.is_full(more) => count + count / 2,
+            _ if writer.is_full(coming.added) => count + count / 2,
             _ => count,
         };
-        let needed = (writer.live + more) * 10 / 7 + 1;
+        let needed = (writer.live + coming.added) * 10 / 7 + 1;
         let slots = Arc::new(Slots::new(wanted.max(needed)));
-        if writer.is_littered() {
+        if writer.is_littered(coming.put) {
             let moved = writer.compact();
             writer.arrays.slots.copy_to(&slots, |position| moved.get(position as usize).copied());
         } else {
@@ -202,14 +215,14 @@ impl<V: Clone> Shard<V> {
 
     /// Of one moment: the writer waits.
     pub(super) fn values(&self) -> Vec<V> {
-        let Arrays { slots, values } = &self.writer.0.lock().arrays;
+        let Arrays { slots, values } = &self.apart.writer.lock().arrays;
         let mut all: Vec<V> = slots.all().filter_map(|found| values.get(found.position).cloned()).collect();
         all.extend(self.long.read().values().map(|(_, value)| value.clone()));
         all
     }
 
     pub(super) fn len(&self) -> usize {
-        self.names.0.load(Ordering::Relaxed)
+        self.apart.names.load(Ordering::Relaxed)
     }
 
     /// Without the long names.
