@@ -115,8 +115,8 @@ impl<K: Ord + Hash + Clone, V> Leases<K, V> {
         expired
     }
 
-    /// Puts off what comes up until a moment and was renewed; answers the first end after that,
-    /// which is one's own if it is not after the moment.
+    /// Puts off what comes up until a moment and was renewed. Answers when the first of the queue
+    /// comes up after that; its lease has ended by the moment if it is not later.
     fn settle(&mut self, until: Instant) -> Option<Nanos> {
         let until = self.since_start(until);
         loop {

@@ -96,7 +96,7 @@ type Long<V> = HashMap<Box<[u8]>, (u64, V)>;
 #[repr(align(128))]
 struct Apart<V> {
     writer: Mutex<Writer<V>>,
-    // Number of names, with those that fit no slot; changed under the lock that the name is behind.
+    // Number of names. Those that fit no slot are behind another lock.
     names: AtomicUsize,
 }
 
