@@ -319,4 +319,49 @@ mod tests {
         }
         publisher.await.unwrap();
     }
+
+    /// Each name is put once, so of those up to the head there is one for each revision.
+    #[test]
+    fn whoever_reads_the_head_finds_everything_up_to_it_in_pages() {
+        const NAMES: u64 = 2000;
+        let table = Arc::new(Table::new(2));
+        let feed = Feed::new(Names::new(table.clone()), History::new(1, 10, 1 << 20), 10);
+        let start = feed.head();
+        let write = |shard: ShardId| {
+            for n in 0..NAMES {
+                // Not in their order.
+                let name = format!("n{}", n * 7919 % NAMES);
+                if table.shard_of(&name) == shard {
+                    let mut batch = Batch::default();
+                    let registration = Registration { name: name.clone(), version: n, ..Default::default() };
+                    batch.put(Name::new(&name), Entry::new(registration), None);
+                    feed.publish(shard, batch);
+                }
+            }
+        };
+        let found_up_to = |head: u64| {
+            let (mut found, mut after) = (0, None);
+            loop {
+                let page = table.page(after.as_deref(), "", 100, 1000, |_| true);
+                found += page.entries.iter().filter(|entry| entry.revision <= head).count() as u64;
+                match page.next {
+                    Some(next) => after = Some(next),
+                    None => return found,
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let write = &write;
+            let writers = [0, 1].map(|shard| scope.spawn(move || write(ShardId(shard))));
+            loop {
+                let is_last = writers.iter().all(|writer| writer.is_finished());
+                let head = feed.head();
+                assert_eq!(found_up_to(head), head - start);
+                if is_last {
+                    break;
+                }
+            }
+        });
+        assert_eq!((feed.head() - start, table.len()), (NAMES, NAMES as usize));
+    }
 }

@@ -18,17 +18,19 @@ use proto::{
     ids::ShardId,
     registry::{Durability, Registration, Removed},
 };
-use rand::{Rng as _, rngs::StdRng};
+use rand::rngs::StdRng;
 use std::{
     collections::BTreeSet,
-    hint::black_box,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 mod counting;
+mod ids;
 mod value;
 
+use ids::LeaseIds;
+pub(crate) use ids::shard_of_lease;
 pub(crate) use value::continues;
 use value::{is_durable, same_value};
 
@@ -69,9 +71,7 @@ pub(crate) struct Shard {
     down: BTreeSet<Arc<str>>,
     tombstones: Tombstones,
     recent: Recent<Answer>,
-    rng: StdRng,
-    // Lease ids that nobody has yet.
-    ids: Vec<u64>,
+    ids: LeaseIds,
 }
 
 impl Shard {
@@ -94,8 +94,7 @@ impl Shard {
             down: BTreeSet::new(),
             tombstones: Tombstones::new(bounds.tombstones),
             recent: Recent::new(bounds.recent),
-            rng,
-            ids: Vec::new(),
+            ids: LeaseIds::new(id, rng),
         }
     }
 
@@ -196,7 +195,7 @@ impl Shard {
         (registration.status, registration.statuses) = (None, Vec::new());
         self.release(live);
         if registration.durability() == Durability::Ephemeral {
-            registration.lease_id = self.new_lease_id();
+            registration.lease_id = self.ids.next(|id| self.leases.get(&id).is_some());
             let ttl = Duration::from_millis(registration.ttl_ms);
             self.leases.grant(registration.lease_id, name.clone(), ttl, now);
             batch.granted.push(registration.lease_id);
@@ -457,34 +456,6 @@ impl Shard {
         let name = self.leases.get(&lease_id)?;
         self.live(name.as_str(), batch).map(|live| live.owner.clone())
     }
-
-    /// Random, so that ids of two instances or two starts do not meet; the low bits are the shard.
-    fn new_lease_id(&mut self) -> u64 {
-        loop {
-            match self.ids.pop() {
-                Some(id) if id > u64::from(self.id.0) && self.leases.get(&id).is_none() => return id,
-                Some(_) => {}
-                None => self.draw_ids(),
-            }
-        }
-    }
-
-    /// Asks the memory for the places of all of them at once, before the first one is granted.
-    fn draw_ids(&mut self) {
-        let shard = u64::from(self.id.0);
-        self.ids.extend((0..IDS_DRAWN).map(|_| (self.rng.random::<u64>() << SHARD_BITS) | shard));
-        black_box(self.ids.iter().filter(|id| self.leases.get(id).is_some()).count());
-    }
-}
-
-/// Lease ids that are drawn at once.
-const IDS_DRAWN: usize = 32;
-/// Low bits of a lease id that are its shard.
-const SHARD_BITS: u32 = 10;
-
-/// The shard of a lease.
-pub(crate) fn shard_of_lease(lease_id: u64) -> ShardId {
-    ShardId((lease_id & ((1 << SHARD_BITS) - 1)) as u16)
 }
 
 fn expire(live: &Registration, batch: &mut Batch) {
