@@ -31,8 +31,8 @@ const LITTER_MIN: usize = 64;
 pub(crate) struct Leases<K, V> {
     // A grant writes behind the one before it, and not to a place in memory that nobody expects.
     by_key: IndexMap<K, Lease<V>, DefaultHashBuilder>,
-    // One of each lease, and those of leases that are gone. A renewal leaves its lease where it is:
-    // that comes up at its old end, and is then put behind.
+    // Each lease is there at its end or before it, and so may be some that are gone. A renewal leaves
+    // its lease where it is: that comes up at its old end, and is then put behind.
     by_end: BinaryHeap<Reverse<(Nanos, K)>>,
     // When the first one was granted: ends count from then on.
     start: Option<Instant>,
@@ -47,8 +47,6 @@ struct Lease<V> {
     value: V,
     ttl: Nanos,
     end: Nanos,
-    // Where it is in the queue; not after its end.
-    queued: Nanos,
 }
 
 impl<K: Ord + Hash + Clone, V> Leases<K, V> {
@@ -62,7 +60,7 @@ impl<K: Ord + Hash + Clone, V> Leases<K, V> {
         let ttl = nanos(ttl);
         let end = self.since_start(now).saturating_add(ttl);
         self.by_end.push(Reverse((end, key.clone())));
-        self.by_key.insert(key, Lease { value, ttl, end, queued: end });
+        self.by_key.insert(key, Lease { value, ttl, end });
         self.clean();
     }
 
@@ -125,9 +123,9 @@ impl<K: Ord + Hash + Clone, V> Leases<K, V> {
             if *at > until {
                 return Some(*at);
             }
-            match self.by_key.get_mut(key).filter(|lease| lease.queued == *at) {
+            match self.by_key.get(key) {
                 Some(lease) if lease.end == *at => return Some(*at),
-                Some(lease) => (*at, lease.queued) = (lease.end, lease.end),
+                Some(lease) => *at = lease.end,
                 None => drop(PeekMut::pop(first)),
             }
         }
@@ -136,8 +134,7 @@ impl<K: Ord + Hash + Clone, V> Leases<K, V> {
     /// Bounds the queue by the leases that stand.
     fn clean(&mut self) {
         if self.by_end.len() > 2 * self.by_key.len() + LITTER_MIN {
-            self.by_end =
-                self.by_key.iter().map(|(key, lease)| Reverse((lease.queued, key.clone()))).collect();
+            self.by_end = self.by_key.iter().map(|(key, lease)| Reverse((lease.end, key.clone()))).collect();
         }
     }
 
