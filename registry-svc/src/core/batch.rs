@@ -62,7 +62,7 @@ impl Batch {
 
     /// The last change of a name.
     pub(super) fn last(&self, name: &str) -> Option<&Change> {
-        let place = self.last.find(spread(name), |place| self.is_of(*place, name))?;
+        let place = self.last.find(spread(name), |place| name_at(&self.changes, *place) == name)?;
         self.changes.get(*place)
     }
 
@@ -99,16 +99,16 @@ impl Batch {
     /// memory is waited for, with all that was written before it.
     fn index(&mut self, hash: u64) {
         let (changes, place) = (&self.changes, self.changes.len() - 1);
-        let name = |place: usize| changes.get(place).map_or("", Change::name);
-        match self.last.find_mut(hash, |old| name(*old) == name(place)) {
+        let is_same = |old: &usize| name_at(changes, *old) == name_at(changes, place);
+        match self.last.find_mut(hash, is_same) {
             Some(last) => *last = place,
-            None => drop(self.last.insert_unique(hash, place, |old| spread(name(*old)))),
+            None => drop(self.last.insert_unique(hash, place, |old| spread(name_at(changes, *old)))),
         }
     }
+}
 
-    fn is_of(&self, place: usize, name: &str) -> bool {
-        self.changes.get(place).is_some_and(|change| change.name() == name)
-    }
+fn name_at(changes: &[Change], place: usize) -> &str {
+    changes.get(place).map_or("", Change::name)
 }
 
 /// The names of one shard have the low bits of their hash in common.

@@ -251,8 +251,9 @@ mod tests {
             assert!((0..1000).all(|n| leases.renew(&n, now - SECOND * 3).is_some()));
             assert!(leases.expired(now).is_empty());
             sweeps += 1;
+            assert!(sweeps <= 100);
         }
-        assert!((1..=100).contains(&sweeps), "{sweeps}");
+        assert!(sweeps > 0);
         assert_eq!(leases.len(), 1000);
     }
 

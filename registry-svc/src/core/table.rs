@@ -210,8 +210,8 @@ impl Page {
     ) -> Self {
         let (mut entries, mut kept, mut last) = (entries.peekable(), Vec::new(), None);
         for entry in entries.by_ref().take(scan) {
-            last = Some(entry.clone());
-            kept.extend(keep(&entry).then_some(entry));
+            kept.extend(keep(&entry).then(|| entry.clone()));
+            last = Some(entry);
             if kept.len() == limit {
                 break;
             }
